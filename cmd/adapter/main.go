@@ -1,0 +1,199 @@
+// Command sluice is a gate between everything that speaks Prometheus remote write and the
+// storage behind it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/promslog"
+	promslogflag "github.com/prometheus/common/promslog/flag"
+	"github.com/prometheus/common/version"
+	toolkit "github.com/prometheus/exporter-toolkit/web"
+
+	"github.com/sluice-metrics/sluice/config"
+	"github.com/sluice-metrics/sluice/internal/gateway"
+)
+
+// Exit codes.
+const (
+	exitOK    = 0
+	exitError = 1 // configuration or run time
+	exitUsage = 2
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// flags are what the command line says.
+type flags struct {
+	configFile    string
+	listenAddress string
+	webConfigFile string
+	storagePath   string
+	log           promslog.Config
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	f := flags{log: promslog.Config{Writer: stderr}}
+	app := kingpin.New("sluice", "A gate between Prometheus remote write and the storage behind it.")
+	app.UsageWriter(stdout).ErrorWriter(stderr)
+	app.HelpFlag.Short('h')
+	app.Version(version.Print("sluice"))
+	app.VersionFlag.Help("Show the version and exit.")
+	app.Terminate(nil)
+	app.Flag("config.file", "Configuration file. Without one, Sluice keeps everything in an embedded store and writes its own metrics into it.").Default("").StringVar(&f.configFile)
+	promslogflag.AddFlags(app, &f.log)
+
+	serve := app.Command("run", "Run the gateway. The default.").Default()
+	serve.Flag("web.listen-address", "Address to serve remote write, queries, metrics and the status page on.").Default("127.0.0.1:9201").StringVar(&f.listenAddress)
+	serve.Flag("web.config.file", "File that enables TLS or authentication, as for Prometheus and its exporters.").Default("").StringVar(&f.webConfigFile)
+	serve.Flag("storage.path", "Directory of the journal, of embedded stores and of dead letters.").Default("data").StringVar(&f.storagePath)
+
+	check := app.Command("check", "Check the configuration file: all problems at once, with their places.")
+
+	cmd, err := app.Parse(args)
+	if help(app, args) {
+		return exitOK
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "sluice: %v; try --help\n", err)
+		return exitUsage
+	}
+	switch cmd {
+	case check.FullCommand():
+		return checkConfig(f, stdout, stderr)
+	case serve.FullCommand():
+		if err := serveGateway(f); err != nil {
+			fmt.Fprintf(stderr, "sluice: %v\n", err)
+			return exitError
+		}
+	}
+	return exitOK
+}
+
+// help reports whether kingpin has answered --help or --version: it does so while
+// parsing, and goes on when it must not end the process.
+func help(_ *kingpin.Application, args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--":
+			return false
+		case "-h", "--help", "--help-long", "--help-man", "--version":
+			return true
+		}
+	}
+	return false
+}
+
+func checkConfig(f flags, stdout, stderr io.Writer) int {
+	if f.configFile == "" {
+		fmt.Fprintln(stderr, "sluice: check: which file? Name it with --config.file")
+		return exitUsage
+	}
+	report, ok := config.Check(f.configFile)
+	if !ok {
+		fmt.Fprint(stderr, report)
+		return exitError
+	}
+	fmt.Fprint(stdout, report)
+	return exitOK
+}
+
+// gcPercent is lower than Go's default: nearly all of the heap is reused buffers and the
+// series table, so that collections are rare and the room between them is what the
+// process would grow by.
+const gcPercent = 50
+
+func serveGateway(f flags) error {
+	logger := promslog.New(&f.log)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if _, err := memlimit.SetGoMemLimitWithOpts(memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
+		logger.Debug("No memory limit to keep to", "err", err)
+	}
+	c, load, err := loadConfig(f)
+	if err != nil {
+		return err
+	}
+	if err := toolkit.Validate(f.webConfigFile); err != nil {
+		return fmt.Errorf("--web.config.file: %w", err)
+	}
+	listener, err := net.Listen("tcp", f.listenAddress)
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s (choose another with --web.listen-address): %w", f.listenAddress, err)
+	}
+	logger.Info("Starting Sluice", "version", version.Info(), "config", describe(f.configFile), "listen", listener.Addr(), "data", f.storagePath)
+	g, err := gateway.New(gateway.Options{
+		Config:      c,
+		Load:        load,
+		StoragePath: f.storagePath,
+		Listener:    listener,
+		Serve:       server(f, logger),
+		Logger:      logger,
+		Now:         time.Now,
+	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hup:
+				_ = g.Reload() // logs its outcome
+			}
+		}
+	}()
+	if f.configFile == "" {
+		logger.Info("No configuration file: everything is kept in the embedded store", "remote_write", "url: http://"+listener.Addr().String()+"/api/v1/write", "query", "http://"+listener.Addr().String()+"/api/v1/query?query=up", "grafana", "http://"+listener.Addr().String())
+	}
+	return g.Run(ctx)
+}
+
+// server serves with the TLS and authentication of --web.config.file.
+func server(f flags, logger *slog.Logger) func(net.Listener, *http.Server) error {
+	addresses, systemd := []string{f.listenAddress}, false
+	return func(l net.Listener, s *http.Server) error {
+		return toolkit.Serve(l, s, &toolkit.FlagConfig{
+			WebListenAddresses: &addresses,
+			WebSystemdSocket:   &systemd,
+			WebConfigFile:      &f.webConfigFile,
+		}, logger.With("component", "web"))
+	}
+}
+
+func loadConfig(f flags) (*config.Config, func() (*config.Config, error), error) {
+	if f.configFile == "" {
+		return config.Default(), nil, nil
+	}
+	load := func() (*config.Config, error) { return config.Load(f.configFile) }
+	c, err := load()
+	return c, load, err
+}
+
+func describe(file string) string {
+	if strings.TrimSpace(file) == "" {
+		return "built-in"
+	}
+	return file
+}

@@ -1,0 +1,157 @@
+// Package config reads the configuration file. It composes the Config types of the
+// packages, lists the kinds of backends, and reports everything that is wrong with a
+// file at once, each problem with its place.
+//
+// To add a section, add a field to Config and its defaults to standard. To add a kind
+// of backend, add a line to kinds.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/sluice-metrics/sluice/internal/fielderror"
+	"github.com/sluice-metrics/sluice/internal/strictyaml"
+	"github.com/sluice-metrics/sluice/journal/disk"
+	"github.com/sluice-metrics/sluice/receiver"
+	"github.com/sluice-metrics/sluice/router"
+)
+
+//go:generate go run ./gendocs ../docs/config.md
+
+// Config is the whole configuration. Get one from Load, Parse or Default; it is not
+// changed afterwards and may be read by several goroutines.
+type Config struct {
+	// What is taken in, and how much at a time.
+	Receiver receiver.Config `yaml:"receiver"`
+	// The durable log between the receiver and the backends.
+	Journal disk.Config `yaml:"journal"`
+	// The table of known series.
+	Series Series `yaml:"series"`
+	// When present, the gateway writes its own metrics into its own pipeline, as
+	// job="sluice". Absent: it does not.
+	OwnMetrics *OwnMetrics `yaml:"own_metrics,omitempty"`
+	// How long the place in the journal of a backend that was removed from the file is
+	// kept. When the backend comes back in time, it goes on where it was; afterwards
+	// what it had not been sent is given up.
+	OrphanRetention model.Duration `yaml:"orphan_retention"`
+	// How long the gateway tries to deliver what is left when it is told to stop. What
+	// is left then stays in the journal for the next start.
+	ShutdownTimeout model.Duration `yaml:"shutdown_timeout"`
+	// Where the samples go. At least one backend is required. Each takes at its own
+	// pace; a slow one does not hold up the others.
+	Backends []Backend `yaml:"backends"`
+}
+
+// Series bounds the table of known series.
+type Series struct {
+	// Most series known at the same time; about 60 bytes of memory each. Series beyond
+	// it are taken all the same, but cost more time per sample.
+	Max int `yaml:"max"`
+	// How long a series is known after its last sample.
+	IdleAfter model.Duration `yaml:"idle_after"`
+}
+
+// OwnMetrics is how the gateway writes its own metrics into its own pipeline.
+type OwnMetrics struct {
+	// Time between two rounds.
+	Interval model.Duration `yaml:"interval"`
+}
+
+const (
+	ownMetricsInterval = model.Duration(15 * time.Second)
+	// maxSeries is how many ids there are.
+	maxSeries = 1 << 29
+)
+
+// standard is what holds for keys that a file does not have.
+func standard() *Config {
+	return &Config{
+		Receiver:        receiver.DefaultConfig(),
+		Journal:         disk.DefaultConfig(),
+		Series:          Series{Max: 2_000_000, IdleAfter: model.Duration(30 * time.Minute)},
+		OrphanRetention: model.Duration(time.Hour),
+		ShutdownTimeout: model.Duration(30 * time.Second),
+	}
+}
+
+// Default is the configuration of a gateway that was started without a file: one
+// embedded store, named local, and the gateway's own metrics in it.
+func Default() *Config {
+	c := standard()
+	c.OwnMetrics = &OwnMetrics{Interval: ownMetricsInterval}
+	local := Backend{Name: "local"}
+	local.Extra(kindTSDB, true)
+	c.Backends = []Backend{local}
+	return c
+}
+
+// SetDefaults sets the values of a section that is present but empty.
+func (m *OwnMetrics) SetDefaults() { m.Interval = ownMetricsInterval }
+
+// Validate reports every value that is out of range.
+func (m *OwnMetrics) Validate() error {
+	if m.Interval < model.Duration(time.Second) {
+		return fielderror.Errorf("interval", "must be at least 1s, is %s", m.Interval)
+	}
+	return nil
+}
+
+// Validate reports every value that is out of range.
+func (s *Series) Validate() error {
+	var errs []error
+	if s.Max < 1 || s.Max > maxSeries {
+		errs = append(errs, fielderror.Errorf("max", "must be from 1 to %d, is %d", maxSeries, s.Max))
+	}
+	if s.IdleAfter <= 0 {
+		errs = append(errs, fielderror.Errorf("idle_after", "must be longer than 0s; a series has to outlive the time between two of its samples"))
+	}
+	return errors.Join(errs...)
+}
+
+const minimal = `  backends:
+    - name: main
+      remote_write:
+        url: http://127.0.0.1:9090/api/v1/write`
+
+var backendName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+
+// Validate reports everything that is wrong with the values, in all sections and
+// between them, as *fielderror.Error with paths from the top of the file.
+func (c *Config) Validate() error {
+	errs := []error{strictyaml.CheckFields(c)}
+	if c.ShutdownTimeout <= 0 {
+		errs = append(errs, fielderror.Errorf("shutdown_timeout", "must be longer than 0s"))
+	}
+	switch n := len(c.Backends); {
+	case n == 0:
+		errs = append(errs, fielderror.Errorf("backends", "no backend: nothing would be delivered. A minimal file is\n\n%s\n", minimal))
+	case n > router.MaxBackends:
+		errs = append(errs, fielderror.Errorf("backends", "%d backends; at most %d are possible", n, router.MaxBackends))
+	}
+	first := map[string]int{}
+	for i := range c.Backends {
+		b, path := &c.Backends[i], fmt.Sprintf("backends[%d]", i)
+		errs = append(errs, strictyaml.Check(path, b))
+		if other, ok := first[b.Name]; ok && b.Name != "" {
+			errs = append(errs, fielderror.Errorf(path+".name", "%q is the name of backends[%d] too; names are unique, because each is a place in the journal", b.Name, other))
+			continue
+		}
+		first[b.Name] = i
+	}
+	return errors.Join(errs...)
+}
+
+// String is the configuration in force as a file, with all defaults filled in and
+// marked, and with secrets hidden. Parse takes it back.
+func (c *Config) String() string {
+	text, err := strictyaml.Encode(c, standard())
+	if err != nil {
+		return "# BUG: the configuration cannot be written: " + err.Error() + "\n"
+	}
+	return text
+}

@@ -1,0 +1,121 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/sluice-metrics/sluice/internal/fielderror"
+	"github.com/sluice-metrics/sluice/internal/strictyaml"
+)
+
+// Load reads and checks the file at path. Relative names of files in it, such as
+// password_file, are relative to its directory, and have to be readable. An error that
+// is about the content is a *strictyaml.Error with every problem in it.
+func Load(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration file (--config.file): %w", err)
+	}
+	return parse(source{name: path, directory: filepath.Dir(path), data: data})
+}
+
+// Parse is Load for data that comes from no file; name stands for it in messages.
+// Relative names of files stay as they are and are not looked at.
+func Parse(name string, data []byte) (*Config, error) {
+	return parse(source{name: name, data: data})
+}
+
+// Check reads and checks the file at path as a start does, and returns what to print:
+// every problem with its place, or what the file configures. It opens no backend and
+// no journal.
+func Check(path string) (report string, ok bool) {
+	c, err := Load(path)
+	if err != nil {
+		var list *strictyaml.Error
+		if errors.As(err, &list) {
+			return fmt.Sprintf("%v\n%s: %s\n", list, path, count(len(list.Problems), "problem")), false
+		}
+		return err.Error() + "\n", false
+	}
+	report = fmt.Sprintf("%s: valid, %s\n", path, count(len(c.Backends), "backend"))
+	for i := range c.Backends {
+		b := &c.Backends[i]
+		takes := "all series"
+		if len(b.Match) > 0 {
+			takes = fmt.Sprintf("%v", b.Match)
+		}
+		report += fmt.Sprintf("  %s: %s, takes %s\n", b.Name, b.Kind(), takes)
+	}
+	return report, true
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+type source struct {
+	name      string
+	directory string // of the file; empty when there is none
+	data      []byte
+}
+
+func parse(s source) (*Config, error) {
+	c := standard()
+	d := strictyaml.Parse(s.name, s.data)
+	d.Decode(c)
+	if s.directory != "" {
+		for i := range c.Backends {
+			c.Backends[i].setDirectory(s.directory)
+		}
+		d.Report(unreadable(d.Values("_file"), s.directory))
+	}
+	if d.Parsed() {
+		d.Report(c.Validate())
+	}
+	if err := d.Err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// unreadable reports the files among the values that cannot be read.
+func unreadable(files []strictyaml.Value, directory string) error {
+	var errs []error
+	for _, f := range files {
+		path := f.Text
+		if path == "" {
+			continue
+		}
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(directory, path)
+		}
+		if err := readable(path); err != nil {
+			errs = append(errs, &fielderror.Error{Path: f.Path, Err: fmt.Errorf("the file cannot be read: %w", err)})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func readable(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return &fs.PathError{Op: "read", Path: path, Err: errors.New("is a directory")}
+	}
+	if !info.Mode().IsRegular() {
+		return nil // opening a pipe could wait for its writer
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}

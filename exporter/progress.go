@@ -1,0 +1,107 @@
+package exporter
+
+import (
+	"maps"
+
+	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/journal"
+)
+
+// outcome is what became of records, by kind.
+type outcome struct {
+	delivered   series.Counts
+	redelivered series.Counts // part of delivered
+	rejected    map[string]series.Counts
+	givenUp     map[string]series.Counts
+}
+
+func (o *outcome) reject(reason string, c series.Counts) { note(&o.rejected, reason, c) }
+func (o *outcome) giveUp(reason string, c series.Counts) { note(&o.givenUp, reason, c) }
+
+func note(m *map[string]series.Counts, reason string, c series.Counts) {
+	if c.Zero() {
+		return
+	}
+	if *m == nil {
+		*m = map[string]series.Counts{}
+	}
+	sum := (*m)[reason]
+	sum.Add(c)
+	(*m)[reason] = sum
+}
+
+// addTo adds the outcome to totals.
+func (o *outcome) addTo(t *journal.Totals) {
+	t.Delivered.Add(o.delivered)
+	t.Redelivered.Add(o.redelivered)
+	for reason, c := range o.rejected {
+		note(&t.Rejected, reason, c)
+	}
+	for reason, c := range o.givenUp {
+		note(&t.GivenUp, reason, c)
+	}
+}
+
+// settledCounts is everything that totals say is no longer in the journal.
+func settledCounts(t *journal.Totals) series.Counts {
+	c := t.Delivered
+	for _, r := range t.Rejected {
+		c.Add(r)
+	}
+	for _, g := range t.GivenUp {
+		c.Add(g)
+	}
+	return c
+}
+
+func cloneTotals(t journal.Totals) journal.Totals {
+	t.Rejected = maps.Clone(t.Rejected)
+	t.GivenUp = maps.Clone(t.GivenUp)
+	return t
+}
+
+// openRecord is a record that was read and not yet committed.
+type openRecord struct {
+	start, end journal.Position
+	received   int64 // Unix ms
+	settled    bool
+	out        outcome
+}
+
+// progress follows the records that a lane has read, in journal order, until everything
+// before them is settled too. The lane's mutex guards it.
+type progress struct {
+	open []*openRecord // from the oldest that is not settled
+
+	live   journal.Totals // all that is settled
+	prefix journal.Totals // all that is settled before position: what is committed
+	// position is behind the last record of the settled prefix.
+	position journal.Position
+}
+
+func (p *progress) add(r *openRecord) { p.open = append(p.open, r) }
+
+// settle notes what became of a record.
+func (p *progress) settle(r *openRecord) {
+	r.settled = true
+	r.out.addTo(&p.live)
+	n := 0
+	for n < len(p.open) && p.open[n].settled {
+		p.open[n].out.addTo(&p.prefix)
+		p.position = p.open[n].end
+		p.open[n] = nil
+		n++
+	}
+	p.open = p.open[n:]
+}
+
+// oldest is the time of receipt of the oldest record in memory, in Unix ms; ok is false
+// when there is none.
+func (p *progress) oldest() (ms int64, ok bool) {
+	for _, r := range p.open {
+		if !ok || r.received < ms {
+			ms, ok = r.received, true
+		}
+	}
+	return ms, ok
+}

@@ -1,0 +1,247 @@
+// Package gateway builds the graph of a running Sluice out of its configuration, and owns
+// its life: start, reload, and a stop that loses nothing.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+
+	"github.com/sluice-metrics/sluice/config"
+	"github.com/sluice-metrics/sluice/exporter"
+	"github.com/sluice-metrics/sluice/internal/ownmetrics"
+	"github.com/sluice-metrics/sluice/internal/remotewrite"
+	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/journal/disk"
+	"github.com/sluice-metrics/sluice/journal/disk/vfs"
+	"github.com/sluice-metrics/sluice/receiver"
+	"github.com/sluice-metrics/sluice/router"
+	"github.com/sluice-metrics/sluice/web"
+)
+
+// Options is what a Gateway is made of.
+type Options struct {
+	Config *config.Config
+	// Load reads the configuration again for a reload; nil where there is no file.
+	Load func() (*config.Config, error)
+	// StoragePath is the directory of everything that is kept.
+	StoragePath string
+	Listener    net.Listener
+	// Serve serves the listener until the server is shut down.
+	Serve  func(net.Listener, *http.Server) error
+	Logger *slog.Logger
+	Now    func() time.Time
+}
+
+// deadLetterBound is the size at which a file of dead letters is put aside.
+const deadLetterBound = 16 << 20
+
+// Gateway is one running Sluice.
+type Gateway struct {
+	o        Options
+	registry *prometheus.Registry
+	metrics  *metrics
+
+	journal     *disk.Journal
+	table       *series.Table
+	router      *router.Router
+	metadata    *remotewrite.MetadataCache
+	ingester    *receiver.Ingester
+	receiver    *receiver.Handler
+	deadLetters *exporter.DeadLetters
+
+	site  *web.Site
+	ready readiness
+
+	reloading sync.Mutex // held by Reload and by start and stop
+	config    *config.Config
+	lines     atomic.Pointer[[]*line] // in the order of the router's and the journal's lists
+	orphans   map[string]time.Time    // when a stored cursor lost its backend
+	running   context.Context         // of the lanes; set by Run
+}
+
+// New opens the journal and builds everything that does not need a backend. It starts
+// nothing; after New without an error, Run has to be called.
+func New(o Options) (*Gateway, error) {
+	g := &Gateway{
+		o:        o,
+		registry: prometheus.NewRegistry(),
+		config:   o.Config,
+		orphans:  map[string]time.Time{},
+		table:    series.NewTable(o.Config.Series.Max),
+		metadata: remotewrite.NewMetadataCache(remotewrite.MetadataCacheOptions{}),
+		deadLetters: exporter.NewDeadLetters(filepath.Join(o.StoragePath, "dead-letters"),
+			deadLetterBound, o.Now),
+	}
+	g.lines.Store(new([]*line))
+	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), versioncollector.NewCollector("sluice"))
+	g.metrics = newMetrics(g.registry, g.table, g.metadata)
+	g.table.Tick(uint32(o.Now().Unix()))
+
+	j, err := disk.Open(disk.Options{
+		Dir:        filepath.Join(o.StoragePath, "journal"),
+		Config:     o.Config.Journal,
+		FS:         vfs.OS{},
+		Logger:     o.Logger.With("component", "journal"),
+		Registerer: g.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	g.journal = j
+	g.router = router.New(g.table, rand.Uint64())
+	rm := receiver.NewMetrics(g.registry)
+	g.ingester = receiver.NewIngester(receiver.IngestOptions{
+		Config:   o.Config.Receiver,
+		Resolver: g.router,
+		Journal:  j,
+		Metadata: g.metadata,
+		Appended: g.appended,
+		Metrics:  rm,
+		Now:      o.Now,
+	})
+	g.receiver = receiver.NewHandler(receiver.Options{
+		Config:   o.Config.Receiver,
+		Ingester: g.ingester,
+		Metrics:  rm,
+		Logger:   o.Logger.With("component", "receiver"),
+		Now:      o.Now,
+	})
+	g.ready.set("starting")
+	g.site = web.New(web.Options{
+		Gatherer: gatherer{g},
+		Ready:    g.ready.get,
+		Reload:   g.Reload,
+		Config:   g.configText,
+		Backends: g.backendStates,
+		Logger:   o.Logger.With("component", "web"),
+	})
+	return g, nil
+}
+
+// Run serves until ctx ends, then stops in order: no new requests, backends drained
+// within shutdown_timeout, cursors committed, journal closed, and the server last. It
+// returns what made it stop before ctx ended.
+func (g *Gateway) Run(ctx context.Context) error {
+	server := &http.Server{
+		Handler:           g.site,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       5 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(g.o.Logger.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- g.o.Serve(g.o.Listener, server) }()
+
+	journalCtx, stopJournal := context.WithCancel(context.Background())
+	journalDone := make(chan struct{})
+	go func() {
+		defer close(journalDone)
+		if err := g.journal.Run(journalCtx); err != nil {
+			failed <- fmt.Errorf("journal: %w", err)
+		}
+	}()
+
+	lanes, stopLanes := context.WithCancel(context.Background())
+	g.running = lanes
+	err := g.start()
+	var tasks sync.WaitGroup
+	if err == nil {
+		tasksCtx, stopTasks := context.WithCancel(ctx)
+		g.runTasks(tasksCtx, &tasks)
+		g.ready.set("")
+		g.o.Logger.Info("Ready", "write", g.writeURL(), "page", g.pageURL())
+		select {
+		case <-ctx.Done():
+		case err = <-failed:
+		}
+		stopTasks()
+	}
+
+	g.o.Logger.Info("Stopping: new requests are refused")
+	g.ready.set("shutting down")
+	g.receiver.Close()
+	tasks.Wait()
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
+	g.drain()
+	stopLanes()
+	err = errors.Join(err, g.closeLines())
+	stopJournal()
+	<-journalDone
+	err = errors.Join(err, g.journal.Close())
+	ending, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if serr := server.Shutdown(ending); serr != nil {
+		_ = server.Close() // somebody keeps a connection busy; there is nothing left to wait for
+	}
+	g.o.Logger.Info("Stopped")
+	return err
+}
+
+// runTasks starts what is done regularly beside the pipeline.
+func (g *Gateway) runTasks(ctx context.Context, wg *sync.WaitGroup) {
+	wg.Go(func() { g.keepSeries(ctx) })
+	wg.Go(func() { g.keepOrphans(ctx) })
+	if g.config.OwnMetrics == nil {
+		return
+	}
+	w := ownmetrics.New(ownmetrics.Options{
+		Gatherer: gatherer{g},
+		Job:      "sluice",
+		Instance: g.o.Listener.Addr().String(),
+		Interval: time.Duration(g.config.OwnMetrics.Interval),
+		Write:    g.writeOwn,
+		Logger:   g.o.Logger.With("component", "own_metrics"),
+		Now:      g.o.Now,
+	})
+	wg.Go(func() { _ = w.Run(ctx) })
+}
+
+func (g *Gateway) writeOwn(ctx context.Context, body []byte) error {
+	buf := series.NewBuffer(len(body))
+	buf.B = append(buf.B, body...)
+	result, err := g.ingester.Ingest(ctx, series.V2, buf)
+	if err == nil && !result.Refused.Zero() {
+		err = errors.New(result.Text())
+	}
+	return err
+}
+
+// appended enters a batch into the books of every backend that takes some of it. The
+// ingester calls it while the list of backends cannot change.
+func (g *Gateway) appended(b *series.Batch) {
+	for i, l := range *g.lines.Load() {
+		c := b.Counts
+		if b.Routed != nil {
+			c = b.Routed[i]
+		}
+		l.lane.Routed(c)
+	}
+}
+
+func (g *Gateway) configText() string {
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
+	return g.config.String()
+}
+
+func (g *Gateway) pageURL() string  { return "http://" + g.o.Listener.Addr().String() + "/" }
+func (g *Gateway) writeURL() string { return g.pageURL() + "api/v1/write" }
+
+// readiness is why the gateway is not ready; empty when it is.
+type readiness struct{ reason atomic.Pointer[string] }
+
+func (r *readiness) set(reason string) { r.reason.Store(&reason) }
+func (r *readiness) get() string       { return *r.reason.Load() }

@@ -1,0 +1,344 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluice-metrics/sluice/config"
+	"github.com/sluice-metrics/sluice/exporter"
+	"github.com/sluice-metrics/sluice/journal"
+	"github.com/sluice-metrics/sluice/router"
+)
+
+// stopGrace is how long requests in flight may take to end when their lane is replaced or
+// stopped.
+const stopGrace = 5 * time.Second
+
+// line is one backend in operation: the backend, its cursor, and the lane between.
+type line struct {
+	config   *config.Backend
+	registry *prometheus.Registry // of the backend
+	backend  exporter.Backend
+	cursor   journal.Cursor
+	lane     *exporter.Lane
+	laneReg  *prometheus.Registry // of the lane
+	cancel   context.CancelFunc
+	done     chan struct{}
+	logger   *slog.Logger
+}
+
+// open opens the backend that the configuration describes.
+func (g *Gateway) open(c *config.Backend) (*line, error) {
+	l := &line{config: c, registry: prometheus.NewRegistry(), logger: g.o.Logger.With("backend", c.Name)}
+	b, err := c.Open(config.OpenOptions{
+		Dir:        g.o.StoragePath,
+		Metadata:   g.metadata,
+		Logger:     g.o.Logger,
+		Registerer: l.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.backend = b
+	return l, nil
+}
+
+// connect opens the line's cursor and makes its lane.
+func (g *Gateway) connect(l *line) error {
+	cursor, err := g.journal.OpenCursor(l.config.Name)
+	if err != nil {
+		return fmt.Errorf("backend %s: %w", l.config.Name, err)
+	}
+	l.cursor = cursor
+	l.laneReg = prometheus.NewRegistry()
+	l.lane = exporter.New(exporter.Options{
+		Name:        l.config.Name,
+		Config:      l.config.Lane(),
+		Backlog:     l.config.MaxBacklog,
+		Backend:     l.backend,
+		Cursor:      cursor,
+		Picker:      router.NewPicker(g.router, l.config.Name, g.metadata),
+		DeadLetters: g.deadLetters,
+		Metrics:     exporter.NewMetrics(l.laneReg),
+		Logger:      l.logger,
+		Now:         g.o.Now,
+		StopGrace:   stopGrace,
+	})
+	l.laneReg.MustRegister(l.lane)
+	return nil
+}
+
+// run starts the lane, and starts it again when it fails.
+func (g *Gateway) run(l *line) {
+	ctx, cancel := context.WithCancel(g.running)
+	l.cancel, l.done = cancel, make(chan struct{})
+	go func() {
+		defer close(l.done)
+		for {
+			err := l.lane.Run(ctx)
+			if ctx.Err() != nil {
+				if err != nil {
+					l.logger.Error("The lane ended with an error; what it could not commit is sent again after a restart", "err", err)
+				}
+				return
+			}
+			l.logger.Error("The lane failed; it starts again", "err", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Second):
+			}
+			if err := g.reconnect(l); err != nil {
+				l.logger.Error("The lane cannot be started again; this backend gets nothing until a reload or restart", "err", err)
+				return
+			}
+		}
+	}()
+}
+
+func (g *Gateway) reconnect(l *line) error {
+	return g.ingester.Exclusive(func() error {
+		if err := l.cursor.Close(); err != nil {
+			return err
+		}
+		return g.connect(l)
+	})
+}
+
+// halt stops the lane and closes its cursor.
+func (l *line) halt() error {
+	l.cancel()
+	<-l.done
+	return l.cursor.Close()
+}
+
+// start opens all backends and starts their lanes.
+func (g *Gateway) start() error {
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
+	var lines []*line
+	for i := range g.config.Backends {
+		c := &g.config.Backends[i]
+		g.ready.set("opening backend " + c.Name)
+		l, err := g.open(c)
+		if err != nil {
+			return errors.Join(err, closeBackends(lines))
+		}
+		lines = append(lines, l)
+	}
+	if err := g.switchTo(lines, lines); err != nil {
+		return errors.Join(err, closeBackends(lines))
+	}
+	g.noteOrphans()
+	g.site.SetRoutes(g.routes())
+	return nil
+}
+
+func closeBackends(lines []*line) error {
+	var errs []error
+	for _, l := range lines {
+		errs = append(errs, l.backend.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// switchTo makes lines the list of backends, for router, journal and books at one
+// position of the journal, and starts the lanes of fresh, which are part of lines and not
+// connected.
+func (g *Gateway) switchTo(lines, fresh []*line) error {
+	var routes []router.Backend
+	var backends []journal.Backend
+	for _, l := range lines {
+		c := l.config
+		routes = append(routes, router.Backend{Name: c.Name, Selectors: c.Selectors(), Digest: c.Digest()})
+		backends = append(backends, journal.Backend{Name: c.Name, Digest: c.Digest()})
+	}
+	err := g.ingester.Exclusive(func() error {
+		before := g.router.Table().Backends
+		if _, err := g.router.SetBackends(routes); err != nil {
+			return err
+		}
+		if _, err := g.journal.SetBackends(backends); err != nil {
+			_, rerr := g.router.SetBackends(before)
+			return errors.Join(err, rerr)
+		}
+		for _, l := range fresh {
+			if err := g.connect(l); err != nil {
+				return err
+			}
+		}
+		g.lines.Store(&lines)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, l := range fresh {
+		g.run(l)
+	}
+	return nil
+}
+
+// Reload reads the configuration again and brings the backends in line with it. Either
+// all of it is applied or nothing.
+func (g *Gateway) Reload() error {
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
+	err := g.reload()
+	g.metrics.reloaded(err == nil, g.o.Now())
+	if err != nil {
+		g.o.Logger.Error("Reload refused; the configuration in force stays", "err", err)
+		return err
+	}
+	g.o.Logger.Info("Reloaded the configuration", "backends", len(g.config.Backends))
+	return nil
+}
+
+func (g *Gateway) reload() error {
+	if g.o.Load == nil {
+		return errors.New("there is no configuration file to read again: start with --config.file")
+	}
+	if reason := g.ready.get(); reason != "" {
+		return fmt.Errorf("not now: %s", reason)
+	}
+	next, err := g.o.Load()
+	if err != nil {
+		return err
+	}
+	if err := needsRestart(g.config, next); err != nil {
+		return err
+	}
+	p, err := g.plan(next)
+	if err != nil {
+		return err
+	}
+	for _, l := range p.halted {
+		if err := l.halt(); err != nil {
+			l.logger.Error("Closing the cursor of a replaced lane", "err", err)
+		}
+	}
+	if err := g.switchTo(p.lines, p.fresh); err != nil {
+		return errors.Join(fmt.Errorf("the new backends cannot be connected: %w", err), g.fallBack(p))
+	}
+	for _, l := range p.retired {
+		if err := l.backend.Close(); err != nil {
+			l.logger.Error("Closing a backend that was removed or replaced", "err", err)
+		}
+	}
+	g.config = next
+	g.noteOrphans()
+	g.site.SetRoutes(g.routes())
+	return nil
+}
+
+// needsRestart reports what a reload cannot change.
+func needsRestart(old, next *config.Config) error {
+	var errs []error
+	check := func(name string, a, b any) {
+		if !reflect.DeepEqual(a, b) {
+			errs = append(errs, fmt.Errorf("%s: a change takes a restart", name))
+		}
+	}
+	check("receiver", old.Receiver, next.Receiver)
+	check("journal", old.Journal, next.Journal)
+	check("series", old.Series, next.Series)
+	check("own_metrics", old.OwnMetrics, next.OwnMetrics)
+	return errors.Join(errs...)
+}
+
+// plan is what a reload is going to do, with everything done that can fail.
+type plan struct {
+	lines   []*line // the new list
+	fresh   []*line // those of it that have to be connected
+	halted  []*line // lanes to stop first
+	retired []*line // backends to close at the end
+	opened  []*line // backends that were opened for the plan
+}
+
+func (g *Gateway) plan(next *config.Config) (*plan, error) {
+	p := &plan{}
+	old := *g.lines.Load()
+	kept := map[*line]bool{}
+	for i := range next.Backends {
+		c := &next.Backends[i]
+		k := slices.IndexFunc(old, func(l *line) bool { return l.config.Name == c.Name })
+		if k >= 0 && c.SameDelivery(old[k].config) {
+			l := old[k]
+			kept[l] = true
+			if c.Digest() != l.config.Digest() {
+				p.halted = append(p.halted, l)
+				l = &line{config: c, registry: l.registry, backend: l.backend, logger: l.logger}
+				p.fresh = append(p.fresh, l)
+			}
+			p.lines = append(p.lines, l)
+			continue
+		}
+		if k >= 0 && c.Kind() == old[k].config.Kind() && !c.Reopenable() {
+			return nil, errors.Join(fmt.Errorf("backends[%d].%s: a change of a store takes a restart", i, c.Kind()), closeBackends(p.opened))
+		}
+		l, err := g.open(c)
+		if err != nil {
+			return nil, errors.Join(err, closeBackends(p.opened))
+		}
+		p.opened = append(p.opened, l)
+		p.fresh = append(p.fresh, l)
+		p.lines = append(p.lines, l)
+	}
+	for _, l := range old {
+		if !kept[l] {
+			p.halted = append(p.halted, l)
+			p.retired = append(p.retired, l)
+		}
+	}
+	return p, nil
+}
+
+// fallBack connects the lines of before a failed reload again.
+func (g *Gateway) fallBack(p *plan) error {
+	for _, l := range p.fresh {
+		if l.cursor != nil {
+			_ = l.cursor.Close() // it was not read; there is nothing to lose
+		}
+	}
+	err := g.switchTo(*g.lines.Load(), p.halted)
+	return errors.Join(err, closeBackends(p.opened))
+}
+
+// drain waits until every backend that takes data has everything, at most for
+// shutdown_timeout.
+func (g *Gateway) drain() {
+	lines := *g.lines.Load()
+	deadline := g.o.Now().Add(time.Duration(g.config.ShutdownTimeout))
+	for g.o.Now().Before(deadline) {
+		if !slices.ContainsFunc(lines, func(l *line) bool { return l.lane.Draining() }) {
+			break
+		}
+		time.Sleep(50 * time.Millisecond) // counts of several lanes: there is no one event
+	}
+}
+
+// closeLines stops all lanes, says what each leaves, and closes the backends.
+func (g *Gateway) closeLines() error {
+	lines := *g.lines.Load()
+	var errs []error
+	for _, l := range lines {
+		l.cancel()
+	}
+	for _, l := range lines {
+		<-l.done
+		if b := l.lane.Balance(); b.Batches > 0 {
+			l.logger.Warn("Stays in the journal for the next start", "batches", b.Batches, "samples", b.InJournal.Samples, "histograms", b.InJournal.Histograms, "bytes", b.Bytes, "oldest", b.Oldest.UTC().Format(time.RFC3339))
+		} else {
+			l.logger.Info("Everything is delivered")
+		}
+		errs = append(errs, l.cursor.Close())
+	}
+	return errors.Join(append(errs, closeBackends(lines))...)
+}

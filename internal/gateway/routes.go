@@ -1,0 +1,60 @@
+package gateway
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/sluice-metrics/sluice/receiver"
+	"github.com/sluice-metrics/sluice/web"
+)
+
+// querier is a backend that answers queries.
+type querier interface {
+	// Handler serves the Prometheus query API below prefix.
+	Handler(prefix string) http.Handler
+}
+
+// routes is what is served beside the admin pages: remote write, and the query APIs of
+// the backends that have one. The first of them answers at the root too.
+func (g *Gateway) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	for _, path := range receiver.Paths {
+		mux.Handle(path, g.receiver)
+	}
+	root := false
+	for _, l := range *g.lines.Load() {
+		q, ok := l.backend.(querier)
+		if !ok {
+			continue
+		}
+		prefix := "/backends/" + l.config.Name
+		mux.Handle(prefix+"/api/v1/", q.Handler(prefix))
+		if !root {
+			root = true
+			mux.Handle("/api/v1/", q.Handler(""))
+		}
+	}
+	return mux
+}
+
+// backendStates is what the page shows of the backends.
+func (g *Gateway) backendStates() []web.Backend {
+	var list []web.Backend
+	for _, l := range *g.lines.Load() {
+		b := l.lane.Balance()
+		s := web.Backend{
+			Name:      l.config.Name,
+			Kind:      l.config.Kind(),
+			State:     l.lane.State(),
+			Delivered: b.Totals.Delivered,
+			InJournal: b.InJournal,
+			Batches:   b.Batches,
+		}
+		if !b.Oldest.IsZero() {
+			s.Age = g.o.Now().Sub(b.Oldest).Round(time.Millisecond)
+		}
+		_, s.Queries = l.backend.(querier)
+		list = append(list, s)
+	}
+	return list
+}

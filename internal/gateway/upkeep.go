@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/sluice-metrics/sluice/internal/series"
+)
+
+// keepSeries moves the series table's time on and evicts what was not seen for long.
+func (g *Gateway) keepSeries(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		g.table.Tick(uint32(g.o.Now().Unix()))
+		if n%6 == 0 {
+			g.evict()
+		}
+	}
+}
+
+// evict forgets idle series, except where somebody may still hold a batch with their
+// ids: an id must not be used again before.
+func (g *Gateway) evict() {
+	before := g.o.Now().Add(-time.Duration(g.config.Series.IdleAfter)).Unix()
+	oldest := int64(math.MaxInt64)
+	if ms, ok := g.journal.TailOldest(); ok {
+		oldest = ms
+	}
+	for _, l := range *g.lines.Load() {
+		if ms, ok := l.lane.Oldest(); ok {
+			oldest = min(oldest, ms)
+		}
+	}
+	// A series is marked with a tick of ten seconds, and its request is on the way to
+	// the journal for as long as admission allows.
+	const slack = 60
+	if oldest != math.MaxInt64 {
+		before = min(before, oldest/1000-slack)
+	}
+	ids := g.table.Evict(uint32(max(before, 0)))
+	if len(ids) == 0 {
+		return
+	}
+	g.metrics.evicted.Add(float64(len(ids)))
+	for _, l := range *g.lines.Load() {
+		if f, ok := l.backend.(interface{ Forget([]series.ID) }); ok {
+			f.Forget(ids)
+		}
+	}
+}
+
+// noteOrphans starts the time of stored cursors whose backends are not configured, and
+// ends that of those that are again. g.reloading is held.
+func (g *Gateway) noteOrphans() {
+	lines := *g.lines.Load()
+	stored := g.journal.Cursors()
+	for _, name := range stored {
+		if slices.ContainsFunc(lines, func(l *line) bool { return l.config.Name == name }) {
+			delete(g.orphans, name)
+			continue
+		}
+		if _, ok := g.orphans[name]; !ok {
+			g.orphans[name] = g.o.Now()
+			g.o.Logger.Warn("A backend is no longer configured; its place in the journal is kept for a while", "backend", name, "for", time.Duration(g.config.OrphanRetention))
+		}
+	}
+}
+
+// keepOrphans drops the cursors of backends that were removed and did not come back.
+func (g *Gateway) keepOrphans(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		g.dropOrphans()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (g *Gateway) dropOrphans() {
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
+	for name, since := range g.orphans {
+		if g.o.Now().Sub(since) < time.Duration(g.config.OrphanRetention) {
+			continue
+		}
+		st, lag, err := g.journal.DropCursor(name)
+		if err != nil {
+			g.o.Logger.Error("The cursor of a removed backend cannot be dropped", "backend", name, "err", err)
+			continue
+		}
+		delete(g.orphans, name)
+		g.metrics.orphaned.Add(float64(lag.Counts.Samples + lag.Counts.Histograms))
+		g.o.Logger.Warn("Dropped the cursor of a removed backend; what it was not sent is given up",
+			"backend", name, "samples", lag.Counts.Samples, "histograms", lag.Counts.Histograms, "exemplars", lag.Counts.Exemplars,
+			"batches", lag.Records, "delivered_samples", st.Totals.Delivered.Samples)
+	}
+}

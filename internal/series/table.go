@@ -1,0 +1,327 @@
+package series
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+)
+
+// Table gives every series that is alive a dense id and remembers which backends it
+// goes to. It keeps hashes, not labels: a million series cost some tens of MiB.
+//
+// A series has one ID and one Key per spelling in which it was seen. Ids of series that
+// were not seen for a while are evicted and used again; see Evict.
+type Table struct {
+	max int
+
+	mu     sync.RWMutex
+	shards [tableShards]keyMap
+	chunks []*chunk // state per id, id/chunkSize
+	free   []ID     // evicted ids, to be used again
+	next   ID
+	live   int
+
+	// now is the tick and the epoch that a series seen now is marked with.
+	now atomic.Uint64
+}
+
+const (
+	tableShards = 64 // small maps grow one at a time, so that growing never doubles the whole
+	chunkSize   = 1 << 13
+	maxIDs      = int(idMask)
+)
+
+type chunk struct {
+	seen   [chunkSize]atomic.Uint64 // tick<<32 | epoch
+	routes [chunkSize]uint64        // written under mu, read under mu's read lock
+}
+
+// Flags of one spelling, kept beside the id.
+const (
+	respellFlag   uint32 = 1 << 31
+	nonLegacyFlag uint32 = 1 << 30
+	idMask        uint32 = 1<<30 - 1
+)
+
+// Spelling is what the Table knows of one key.
+type Spelling struct {
+	ID ID
+	// Respell says that the labels are not spelled canonically (sorted, no empty
+	// values) and are to be written anew before they go on.
+	Respell bool
+	// NonLegacy says that a name does not fit the RW 1.0 charset.
+	NonLegacy bool
+}
+
+// NewTable returns an empty table for at most maxSeries series.
+func NewTable(maxSeries int) *Table {
+	return &Table{max: min(maxSeries, maxIDs-int(Overflow)), next: Overflow}
+}
+
+// Tick sets the coarse time that series seen from now on are marked with. Evict
+// compares with it.
+func (t *Table) Tick(tick uint32) {
+	for {
+		o := t.now.Load()
+		if t.now.CompareAndSwap(o, uint64(tick)<<32|o&0xffffffff) {
+			return
+		}
+	}
+}
+
+// NextEpoch makes all routes stale: Find does not know a series again before it was
+// inserted anew. It returns the new epoch.
+func (t *Table) NextEpoch() uint32 { return uint32(t.now.Add(1)) }
+
+// Epoch is the present epoch of routes.
+func (t *Table) Epoch() uint32 { return uint32(t.now.Load()) }
+
+// Len is the number of series with an id of their own.
+func (t *Table) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.live
+}
+
+// Reader is a view on the table for many look-ups under one lock. Close it soon.
+type Reader struct {
+	t   *Table
+	now uint64
+}
+
+// Reader locks the table for reading.
+func (t *Table) Reader() Reader {
+	t.mu.RLock()
+	return Reader{t: t, now: t.now.Load()}
+}
+
+// Close ends the reading.
+func (r Reader) Close() { r.t.mu.RUnlock() }
+
+// Epoch is the epoch in which the reader's answers hold.
+func (r Reader) Epoch() uint32 { return uint32(r.now) }
+
+// Find returns what is known of the spelling and marks its series as seen. It fails for
+// a key that was never inserted and for a series whose routes are of an older epoch.
+func (r Reader) Find(k Key) (Spelling, bool) {
+	m := &r.t.shards[k.Hi>>58]
+	if len(m.keys) == 0 {
+		return Spelling{}, false
+	}
+	mask := uint64(len(m.keys) - 1)
+	for i := k.Lo & mask; ; i = (i + 1) & mask {
+		v := m.ids[i]
+		if v == 0 {
+			return Spelling{}, false
+		}
+		if m.keys[i] != k {
+			continue
+		}
+		id := ID(v & idMask)
+		seen := &r.t.chunks[id/chunkSize].seen[id%chunkSize]
+		if s := seen.Load(); s != r.now {
+			if uint32(s) != uint32(r.now) {
+				return Spelling{}, false
+			}
+			seen.Store(r.now)
+		}
+		return Spelling{ID: id, Respell: v&respellFlag != 0, NonLegacy: v&nonLegacyFlag != 0}, true
+	}
+}
+
+// Routes is the set of backends, one bit each, that the series goes to. The id must
+// be one of its own, found in the reader's epoch.
+func (r Reader) Routes(id ID) uint64 { return r.t.chunks[id/chunkSize].routes[id%chunkSize] }
+
+// Entry is a series to insert.
+type Entry struct {
+	Key       Key // of the spelling that was seen
+	Canonical Key // of the canonical spelling; equal to Key when that was seen
+	Routes    uint64
+	Respell   bool
+	NonLegacy bool
+}
+
+// flags are the bits that go beside the id of the seen spelling.
+func (e *Entry) flags() uint32 {
+	var f uint32
+	if e.Respell {
+		f |= respellFlag
+	}
+	if e.NonLegacy {
+		f |= nonLegacyFlag
+	}
+	return f
+}
+
+// Insert makes Find know the entries' spellings from now on and writes the id of each
+// to ids. epoch is the one in which their routes were decided: when it has passed, the
+// entries get ids but have to be inserted again. A series beyond the table's bound
+// gets a shared id and is not remembered; Insert returns how many these were.
+func (t *Table) Insert(epoch uint32, entries []Entry, ids []ID) (overflowed int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	mark := t.now.Load()&^0xffffffff | uint64(epoch)
+	for i := range entries {
+		e := &entries[i]
+		id, ok := t.idOf(e.Canonical)
+		switch {
+		case ok:
+		case t.live >= t.max:
+			ids[i] = SharedID(e.Canonical)
+			overflowed++
+			continue
+		default:
+			id = t.newID()
+			t.put(e.Canonical, uint32(id)|e.flags()&^respellFlag)
+		}
+		if e.Key != e.Canonical {
+			t.put(e.Key, uint32(id)|e.flags())
+		}
+		c := t.chunks[id/chunkSize]
+		c.routes[id%chunkSize] = e.Routes
+		c.seen[id%chunkSize].Store(mark)
+		ids[i] = id
+	}
+	return overflowed
+}
+
+// SharedID is the overflow id of a series that has none of its own.
+func SharedID(canonical Key) ID { return ID(canonical.Hi % uint64(Overflow)) }
+
+// Evict forgets the series that were last seen before the tick and returns their ids,
+// which Insert may use again at once. The caller makes sure that nobody holds a batch
+// with such an id any more.
+func (t *Table) Evict(before uint32) []ID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := len(t.free)
+	for id := Overflow; id < t.next; id++ {
+		seen := &t.chunks[id/chunkSize].seen[id%chunkSize]
+		if s := seen.Load(); s != dead && uint32(s>>32) < before {
+			seen.Store(dead)
+			t.free = append(t.free, id)
+		}
+	}
+	evicted := t.free[first:]
+	if len(evicted) == 0 {
+		return nil
+	}
+	t.live -= len(evicted)
+	for i := range t.shards {
+		t.shards[i].sweep(func(v uint32) bool {
+			id := ID(v & idMask)
+			return t.chunks[id/chunkSize].seen[id%chunkSize].Load() != dead
+		})
+	}
+	return append([]ID(nil), evicted...)
+}
+
+// dead marks an id that no series has. Its tick is never reached: Tick would have to
+// count for more than a century of seconds.
+const dead = 1<<64 - 1
+
+func (t *Table) newID() ID {
+	t.live++
+	if n := len(t.free); n > 0 {
+		id := t.free[n-1]
+		t.free = t.free[:n-1]
+		return id
+	}
+	id := t.next
+	t.next++
+	for int(id/chunkSize) >= len(t.chunks) {
+		c := new(chunk)
+		for i := range c.seen {
+			c.seen[i].Store(dead)
+		}
+		t.chunks = append(t.chunks, c)
+	}
+	return id
+}
+
+func (t *Table) idOf(k Key) (ID, bool) {
+	v := t.shards[k.Hi>>58].get(k)
+	return ID(v & idMask), v != 0
+}
+
+func (t *Table) put(k Key, v uint32) { t.shards[k.Hi>>58].put(k, v) }
+
+// keyMap is an open-addressing table from keys to ids with flags; 0 is no entry,
+// since no id of the table's own is 0.
+type keyMap struct {
+	keys []Key
+	ids  []uint32
+	used int
+}
+
+func (m *keyMap) get(k Key) uint32 {
+	if len(m.keys) == 0 {
+		return 0
+	}
+	mask := uint64(len(m.keys) - 1)
+	for i := k.Lo & mask; ; i = (i + 1) & mask {
+		if m.ids[i] == 0 || m.keys[i] == k {
+			return m.ids[i]
+		}
+	}
+}
+
+func (m *keyMap) put(k Key, v uint32) {
+	if (m.used+1)*4 > len(m.keys)*3 {
+		m.resize(m.used + 1)
+	}
+	mask := uint64(len(m.keys) - 1)
+	for i := k.Lo & mask; ; i = (i + 1) & mask {
+		if m.ids[i] == 0 {
+			m.keys[i], m.ids[i] = k, v
+			m.used++
+			return
+		}
+		if m.keys[i] == k {
+			m.ids[i] = v
+			return
+		}
+	}
+}
+
+// resize makes room for n entries at a load of at most three quarters.
+func (m *keyMap) resize(n int) {
+	o := *m
+	size := max(16, 1<<bits.Len(uint(n*4/3)))
+	m.keys, m.ids, m.used = make([]Key, size), make([]uint32, size), 0
+	for i, v := range o.ids {
+		if v != 0 {
+			m.put(o.keys[i], v)
+		}
+	}
+}
+
+// sweep keeps the entries that keep says.
+func (m *keyMap) sweep(keep func(uint32) bool) {
+	n := 0
+	for i, v := range m.ids {
+		if v == 0 {
+			continue
+		}
+		if keep(v) {
+			n++
+		} else {
+			m.ids[i] |= idMask // no id is that large: a mark to be left out below
+		}
+	}
+	if n == m.used {
+		return
+	}
+	o := *m
+	*m = keyMap{}
+	if n == 0 {
+		return
+	}
+	m.resize(n)
+	for i, v := range o.ids {
+		if v != 0 && v&idMask != idMask {
+			m.put(o.keys[i], v)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package strictyaml
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestMessages holds the whole text of every kind of mistake. A file of testdata/errors
+// is the input, a line "----", and what Error prints; UPDATE_GOLDEN=1 writes the latter anew.
+func TestMessages(t *testing.T) {
+	files, err := filepath.Glob("testdata/errors/*.txt")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			require.NoError(t, err)
+			input, want, _ := strings.Cut(string(data), "----\n")
+			_, err = decode(input)
+			require.Error(t, err)
+			got := err.Error() + "\n"
+			if os.Getenv("UPDATE_GOLDEN") != "" {
+				require.NoError(t, os.WriteFile(file, []byte(input+"----\n"+got), 0o644))
+				return
+			}
+			require.Equal(t, want, got)
+		})
+	}
+}
+
+// TestBytesThatAreNotText covers input that a text file of testdata cannot hold.
+func TestBytesThatAreNotText(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"not UTF-8", "name: a\xffb\n", "plant.yaml:1:8: not UTF-8 text"},
+		{"UTF-16", "\xff\xfen\x00", "plant.yaml:1:1: not UTF-8 text"},
+		{"control", "name: x\npump: é\x00\n", "plant.yaml:2:8: a control character"},
+		{"carriage returns", "name: x\r\npumpe: y\r\n", "plant.yaml:2:1: pumpe: unknown field; did you mean \"pump\"?\n  2 | pumpe: y\n    | ^^^^^"},
+		{"byte order mark", "\ufeffpumpe: y\n", "plant.yaml:1:1: pumpe: unknown field; did you mean \"pump\"?\n  1 | pumpe: y\n    | ^^^^^"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := decode(c.text)
+			require.Error(t, err)
+			require.True(t, strings.HasPrefix(err.Error(), c.want), err.Error())
+		})
+	}
+}
+
+func TestNearest(t *testing.T) {
+	known := []string{"url", "protocol", "max_disk", "max_backoff", "min_backoff", "timeout", "tls_config"}
+	for _, c := range []struct{ word, want string }{
+		{"urll", "url"},
+		{"ulr", "url"},
+		{"URL", "url"},
+		{"maxDisk", "max_disk"},
+		{"max-backof", "max_backoff"},
+		{"mn_backoff", "min_backoff"},
+		{"tls", ""},
+		{"time_out", "timeout"},
+		{"protocl", "protocol"},
+		{"x", ""},
+		{"", ""},
+		{"retention", ""},
+	} {
+		require.Equal(t, c.want, nearest(c.word, known), c.word)
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"abc", "abc", 0}, {"abc", "acb", 1},
+		{"abc", "abd", 1}, {"kitten", "sitting", 3}, {"é", "e", 1},
+	} {
+		require.Equal(t, c.want, distance(c.a, c.b), "%s %s", c.a, c.b)
+		require.Equal(t, c.want, distance(c.b, c.a), "%s %s", c.b, c.a)
+	}
+}

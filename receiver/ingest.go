@@ -1,0 +1,253 @@
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+
+	"github.com/sluice-metrics/sluice/internal/remotewrite"
+	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/router"
+)
+
+// Journal is what the receiver needs of the journal.
+type Journal interface {
+	Append(ctx context.Context, b *series.Batch) error
+}
+
+// Resolver finds out the ids and the routes of a request's series.
+type Resolver interface {
+	Resolve(m *remotewrite.Message, res *router.Resolution)
+	Seed() uint64
+}
+
+// IngestOptions is what an Ingester is made of.
+type IngestOptions struct {
+	Config   Config
+	Resolver Resolver
+	Journal  Journal
+	// Metadata is told the metadata of RW 1.0 requests.
+	Metadata *remotewrite.MetadataCache
+	// Appended is called after each successful append, before the sender is
+	// answered; the batch must not be kept.
+	Appended func(*series.Batch)
+	Metrics  *Metrics
+	Now      func() time.Time
+}
+
+// Ingester turns request bodies into batches in the journal: it decompresses, walks,
+// checks, resolves and appends. Requests that hold something invalid are written anew
+// without it.
+type Ingester struct {
+	o     IngestOptions
+	slots chan *scratch
+
+	// gate is held for reading from the resolving of a request to the end of its
+	// append, so that Exclusive can change routes and journal together.
+	gate sync.RWMutex
+}
+
+// NewIngester returns an Ingester; it starts nothing.
+func NewIngester(o IngestOptions) *Ingester {
+	// Decoding is bound by CPU: more at a time only costs memory.
+	n := min(o.Config.MaxInFlight, runtime.GOMAXPROCS(0)+1)
+	in := &Ingester{o: o, slots: make(chan *scratch, n)}
+	for range n {
+		in.slots <- &scratch{}
+	}
+	return in
+}
+
+// Exclusive calls f while no request is between routing and journal.
+func (in *Ingester) Exclusive(f func() error) error {
+	in.gate.Lock()
+	defer in.gate.Unlock()
+	return f()
+}
+
+// scratch is what one decoding needs, kept for the next.
+type scratch struct {
+	plain []byte
+	mend  []byte
+	msg   remotewrite.Message
+	res   router.Resolution
+	md    []remotewrite.Metadata
+	v1    *remotewrite.Builder
+	v2    *remotewrite.Builder
+	ls    []remotewrite.Label
+}
+
+// scratchLimit is the size above which a decoding buffer is not kept: a rare huge
+// request must not cost its memory for ever.
+const scratchLimit = 8 << 20
+
+// Result is what became of a request.
+type Result struct {
+	// Written is what the journal has.
+	Written series.Counts
+	// Refused is what was not acceptable; Reasons counts its samples and histograms
+	// by reason, and Examples names the first series concerned.
+	Refused  series.Counts
+	Reasons  map[remotewrite.Reason]uint64
+	Examples []string
+}
+
+// Refusal is the error for a request that nothing was kept of.
+type Refusal struct {
+	Status int // the HTTP status that tells the sender what to do
+	Err    error
+}
+
+func (r *Refusal) Error() string { return r.Err.Error() }
+func (r *Refusal) Unwrap() error { return r.Err }
+
+func refuse(status int, format string, args ...any) error {
+	return &Refusal{Status: status, Err: fmt.Errorf(format, args...)}
+}
+
+// Ingest keeps the request in buf, which it owns from now on, whatever the outcome. A
+// nil error with Refused counts is a partial write. The error is a *Refusal, or that of
+// ctx, in which case it is not known whether the journal has the request.
+func (in *Ingester) Ingest(ctx context.Context, v series.Version, buf *series.Buffer) (Result, error) {
+	b, result, err := in.decode(ctx, v, buf)
+	if err != nil || b == nil {
+		return result, err
+	}
+	defer in.gate.RUnlock() // decode took it with the routes
+	defer b.Release()
+	if err := in.o.Journal.Append(ctx, b); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return Result{}, err
+		}
+		return Result{}, &Refusal{http.StatusServiceUnavailable, fmt.Errorf("not durable now: %w", err)}
+	}
+	in.o.Appended(b)
+	result.Written = b.Counts
+	return result, nil
+}
+
+// decode makes a batch of the request. Where it returns one, the gate is held for
+// reading.
+func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Buffer) (*series.Batch, Result, error) {
+	free := buf
+	defer func() {
+		if free != nil {
+			free.Free()
+		}
+	}()
+	n, err := s2.DecodedLen(buf.B)
+	if err != nil {
+		return nil, Result{}, refuse(http.StatusBadRequest, "the body is not a snappy block: %w", err)
+	}
+	if n > int(in.o.Config.MaxDecodedSize) {
+		return nil, Result{}, refuse(http.StatusBadRequest, "the body says that it decompresses to %d bytes; the limit (receiver.max_decoded_size) is %d", n, int(in.o.Config.MaxDecodedSize))
+	}
+	// A copy element of 3 bytes makes at most 64: a larger claim is a lie, and not
+	// worth its memory.
+	if n > 32*len(buf.B)+64 {
+		return nil, Result{}, refuse(http.StatusBadRequest, "the body says that its %d bytes decompress to %d, which snappy cannot do", len(buf.B), n)
+	}
+	var s *scratch
+	select {
+	case s = <-in.slots:
+	case <-ctx.Done():
+		return nil, Result{}, ctx.Err()
+	}
+	defer func() { s.trim(); in.slots <- s }()
+
+	s.plain = slices.Grow(s.plain[:0], n)[:n]
+	plain, err := s2.Decode(s.plain, buf.B)
+	if err != nil {
+		return nil, Result{}, refuse(http.StatusBadRequest, "the body is not a snappy block: %w", err)
+	}
+	if err := s.msg.Index(v, plain, in.o.Resolver.Seed()); err != nil {
+		return nil, Result{}, refuse(http.StatusBadRequest, "%w", err)
+	}
+	if v == series.V1 {
+		in.observeMetadata(s)
+	}
+
+	in.gate.RLock()
+	keep := false
+	defer func() {
+		if !keep {
+			in.gate.RUnlock()
+		}
+	}()
+	in.o.Resolver.Resolve(&s.msg, &s.res)
+	in.o.Metrics.newSeries.Add(float64(s.res.New))
+	in.o.Metrics.overflowed.Add(float64(s.res.Overflowed))
+
+	var result Result
+	if len(s.res.Invalid)+len(s.res.Respell) > 0 || in.amiss(&s.msg) {
+		if result, err = in.mend(s); err != nil {
+			return nil, Result{}, err
+		}
+		if len(s.msg.Series) == 0 && !result.Refused.Zero() {
+			return nil, result, nil // nothing is left
+		}
+		mended := series.NewBuffer(s2.MaxEncodedLen(len(s.msg.Data)))
+		mended.B = s2.EncodeSnappy(mended.B[:cap(mended.B)], s.msg.Data)
+		buf.Free()
+		buf, free = mended, mended
+	}
+	b := series.NewBatch(buf)
+	free = nil
+	b.Version, b.Decoded, b.Received = v, len(s.msg.Data), in.o.Now().UnixMilli()
+	b.MinTime, b.MaxTime, b.Counts = s.msg.MinTime, s.msg.MaxTime, s.msg.Counts
+	b.Legacy = !s.res.NonLegacy
+	b.Series, b.IDs, b.Epoch = len(s.msg.Series), slices.Clone(s.res.IDs), s.res.Epoch
+	b.Routed = s.res.Routed
+	keep = true
+	return b, result, nil
+}
+
+func (s *scratch) trim() {
+	if cap(s.plain) > scratchLimit {
+		s.plain = nil
+	}
+	if cap(s.mend) > scratchLimit {
+		s.mend = nil
+	}
+	if cap(s.msg.Data) > scratchLimit || cap(s.msg.Series) > scratchLimit/64 {
+		s.msg = remotewrite.Message{}
+		s.res = router.Resolution{}
+		s.v1, s.v2 = nil, nil
+	}
+}
+
+func (in *Ingester) observeMetadata(s *scratch) {
+	s.md = s.msg.AppendMetadata(s.md[:0])
+	for _, md := range s.md {
+		in.o.Metadata.Observe(md)
+	}
+}
+
+// amiss reports whether the walk noticed something that has to be refused or mended.
+func (in *Ingester) amiss(m *remotewrite.Message) bool {
+	if m.MaxTime > in.horizon() {
+		return true
+	}
+	for i := range m.Series {
+		if s := &m.Series[i]; s.Flags != 0 && (s.NeedsRewrite() || s.Invalid() != "") {
+			return true
+		}
+	}
+	return false
+}
+
+// horizon is the largest acceptable timestamp.
+func (in *Ingester) horizon() int64 {
+	if in.o.Config.FutureLimit == 0 {
+		return math.MaxInt64
+	}
+	return in.o.Now().Add(time.Duration(in.o.Config.FutureLimit)).UnixMilli()
+}

@@ -1,0 +1,202 @@
+package receiver
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/sluice-metrics/sluice/internal/remotewrite"
+	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/router"
+)
+
+// maxExamples is how many refused series an answer names.
+const maxExamples = 5
+
+// mend writes the request in s anew: without its unacceptable series, with canonical
+// labels, one kind of sample a series, and start timestamps where rc.4 has them. Then it
+// indexes and resolves what it wrote, so that what follows sees a clean request.
+func (in *Ingester) mend(s *scratch) (Result, error) {
+	result := Result{Reasons: map[remotewrite.Reason]uint64{}}
+	verdicts := in.judge(s)
+	b := s.builder(s.msg.Version)
+	b.Reset()
+	for i := range s.msg.Series {
+		reason := verdicts[i]
+		if reason == respell {
+			ls, err := s.msg.AppendLabels(s.ls[:0], i)
+			if err != nil {
+				return Result{}, refuse(http.StatusBadRequest, "%w", err)
+			}
+			s.ls = ls
+			ls, _, _ = remotewrite.CanonicalLabels(ls)
+			result.drop(&s.msg, i, b.AddLabels(&s.msg, i, ls))
+			continue
+		}
+		if reason != "" {
+			result.refuse(&s.msg, i, reason)
+			continue
+		}
+		result.drop(&s.msg, i, b.Add(&s.msg, i))
+	}
+	for _, late := range b.Late() {
+		result.count(late.Dropped, late.Reason)
+	}
+	if s.msg.Version == series.V1 {
+		for _, md := range s.md {
+			b.AddMetadata(md)
+		}
+	}
+	s.mend = b.AppendTo(s.mend[:0])
+	for reason, n := range result.Reasons {
+		in.o.Metrics.refused.WithLabelValues(string(reason)).Add(float64(n))
+	}
+	if err := s.msg.Index(s.msg.Version, s.mend, in.o.Resolver.Seed()); err != nil {
+		return Result{}, fmt.Errorf("BUG: a mended request is malformed: %w", err)
+	}
+	in.o.Resolver.Resolve(&s.msg, &s.res)
+	if len(s.res.Invalid)+len(s.res.Respell) > 0 {
+		return Result{}, fmt.Errorf("BUG: a mended request holds invalid series: %v", s.res.Invalid)
+	}
+	return result, nil
+}
+
+// respell is the verdict on a series that is acceptable in another spelling.
+const respell remotewrite.Reason = "respell"
+
+// judge gives a verdict on each series: empty where it is fine as it is.
+func (in *Ingester) judge(s *scratch) []remotewrite.Reason {
+	v := make([]remotewrite.Reason, len(s.msg.Series))
+	for _, i := range s.res.Respell {
+		v[i] = respell
+	}
+	horizon := in.horizon()
+	for i := range s.msg.Series {
+		sr := &s.msg.Series[i]
+		if r := sr.Invalid(); r != "" && !attachable(s, i, r) {
+			v[i] = r
+		} else if sr.MaxTime > horizon && sr.Samples+sr.Histograms > 0 {
+			v[i] = remotewrite.ReasonTooFarInFuture
+		}
+	}
+	for _, bad := range s.res.Invalid {
+		v[bad.Series] = bad.Reason
+	}
+	return v
+}
+
+// attachable reports whether an RW 2.0 series that holds nothing but exemplars has a
+// sample elsewhere in the request, where the Builder puts them (M3).
+func attachable(s *scratch, i int, r remotewrite.Reason) bool {
+	sr := &s.msg.Series[i]
+	if r != remotewrite.ReasonNoSamples && r != remotewrite.ReasonExemplarWithoutSample || sr.Exemplars == 0 {
+		return false
+	}
+	if slices.ContainsFunc(s.res.Invalid, func(bad router.Invalid) bool { return bad.Series == i }) {
+		return false
+	}
+	for j := range s.msg.Series {
+		o := &s.msg.Series[j]
+		if j != i && s.res.IDs[j] == s.res.IDs[i] && o.Samples+o.Histograms > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *scratch) builder(v series.Version) *remotewrite.Builder {
+	p := &s.v1
+	if v == series.V2 {
+		p = &s.v2
+	}
+	if *p == nil {
+		*p = remotewrite.NewBuilder(remotewrite.BuilderOptions{Version: v, Escaping: remotewrite.EscapeAllow})
+	}
+	return *p
+}
+
+func (r *Result) refuse(m *remotewrite.Message, i int, reason remotewrite.Reason) {
+	s := &m.Series[i]
+	r.count(series.Counts{Samples: uint64(s.Samples), Histograms: uint64(s.Histograms), Exemplars: uint64(s.Exemplars)}, reason)
+	if len(r.Examples) < maxExamples {
+		r.Examples = append(r.Examples, describe(m, i))
+	}
+}
+
+func (r *Result) drop(m *remotewrite.Message, i int, o remotewrite.Outcome) {
+	if o.Dropped.Zero() {
+		return
+	}
+	r.count(o.Dropped, o.Reason)
+	if len(r.Examples) < maxExamples {
+		r.Examples = append(r.Examples, describe(m, i))
+	}
+}
+
+// count notes what was refused. A series without any content counts as one sample, or
+// the sender would never learn of it.
+func (r *Result) count(c series.Counts, reason remotewrite.Reason) {
+	if c.Zero() {
+		c.Samples = 1
+	}
+	r.Refused.Add(c)
+	r.Reasons[reason] += c.Samples + c.Histograms + c.Exemplars
+}
+
+// describe spells a series for an error message, shortened and without control
+// characters.
+func describe(m *remotewrite.Message, i int) string {
+	ls, err := m.AppendLabels(nil, i)
+	if err != nil {
+		return fmt.Sprintf("series %d", i)
+	}
+	var sb strings.Builder
+	sb.WriteByte('{')
+	for j, l := range ls {
+		if j > 0 {
+			sb.WriteByte(',')
+		}
+		if sb.Len() > 120 {
+			sb.WriteString("…")
+			break
+		}
+		fmt.Fprintf(&sb, "%.40q=%.60q", l.Name, l.Value)
+	}
+	sb.WriteByte('}')
+	return sb.String()
+}
+
+// Text is the body of the answer to a partial write: how many, why, and which.
+func (r *Result) Text() string {
+	total := r.Written
+	total.Add(r.Refused)
+	var sb strings.Builder
+	fmt.Fprintf(&sb, "%d of %d samples rejected:", sum(r.Refused), sum(total))
+	reasons := make([]string, 0, len(r.Reasons))
+	for reason, n := range r.Reasons {
+		reasons = append(reasons, fmt.Sprintf(" %s=%d", reason, n))
+	}
+	slices.Sort(reasons)
+	for _, s := range reasons {
+		sb.WriteString(s)
+	}
+	for i, e := range r.Examples {
+		if i == 0 {
+			sb.WriteString("; first: ")
+		} else {
+			sb.WriteString(", ")
+		}
+		sb.WriteString(e)
+	}
+	return truncate(sb.String(), maxAnswer)
+}
+
+func sum(c series.Counts) uint64 { return c.Samples + c.Histograms + c.Exemplars }
+
+func truncate(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}

@@ -1,0 +1,274 @@
+// Package receiver serves remote write: it admits, negotiates, reads and checks requests,
+// hands them to the journal and answers each outcome in the way that makes a sender do
+// the right thing. It never answers 2xx before the journal has the request.
+package receiver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sluice-metrics/sluice/internal/series"
+)
+
+// Paths are the URL paths that remote write is accepted on: Prometheus' own, and those
+// that senders of other systems are configured with.
+var Paths = []string{
+	"/api/v1/write",
+	"/api/v1/push",
+	"/api/prom/push",
+	"/api/v1/receive",
+	"/insert/{account}/prometheus/api/v1/write",
+}
+
+// SpecVersion is the version of the remote-write 2.0 specification that is spoken.
+const SpecVersion = "2.0-rc.4"
+
+// maxAnswer is how much of an answer senders read.
+const maxAnswer = 1 << 10
+
+// Options is what a Handler is made of.
+type Options struct {
+	Config   Config
+	Ingester *Ingester
+	Metrics  *Metrics
+	Logger   *slog.Logger
+	Now      func() time.Time
+}
+
+// Handler answers remote-write requests on every path it is mounted on.
+type Handler struct {
+	o      Options
+	bytes  *semaphore.Weighted
+	turns  *semaphore.Weighted
+	closed chan struct{}
+}
+
+// NewHandler returns a Handler; it starts nothing.
+func NewHandler(o Options) *Handler {
+	return &Handler{
+		o:      o,
+		bytes:  semaphore.NewWeighted(int64(o.Config.MaxInFlightBytes)),
+		turns:  semaphore.NewWeighted(int64(o.Config.MaxInFlight)),
+		closed: make(chan struct{}),
+	}
+}
+
+// Close makes the handler refuse new requests with 503. It is called once.
+func (h *Handler) Close() { close(h.closed) }
+
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a := answer{h: h, w: w, r: r, start: h.o.Now()}
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		a.fail(http.StatusMethodNotAllowed, "remote write is a POST")
+		return
+	}
+	v, ok := messageVersion(r.Header.Get("Content-Type"))
+	if !ok || !slices.Contains(h.o.Config.Protocols, v.String()) {
+		a.fail(http.StatusUnsupportedMediaType, "Content-Type must be one of "+h.mediaTypes())
+		return
+	}
+	a.version = v
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "snappy") {
+		a.fail(http.StatusUnsupportedMediaType, "Content-Encoding must be snappy (block format)")
+		return
+	}
+	select {
+	case <-h.closed:
+		a.fail(http.StatusServiceUnavailable, "shutting down")
+		return
+	default:
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(h.o.Config.AdmissionTimeout))
+	defer cancel()
+	buf, held, err := h.read(ctx, w, r)
+	defer func() { h.bytes.Release(held) }()
+	if err != nil {
+		if buf != nil {
+			buf.Free()
+		}
+		a.refuse(err)
+		return
+	}
+	if err := h.turns.Acquire(ctx, 1); err != nil {
+		buf.Free()
+		a.fail(http.StatusServiceUnavailable, "too many requests in flight")
+		return
+	}
+	defer h.turns.Release(1)
+	h.o.Metrics.inFlight.Inc()
+	defer h.o.Metrics.inFlight.Dec()
+	h.o.Metrics.receivedBytes.WithLabelValues(v.String()).Add(float64(len(buf.B)))
+
+	result, err := h.o.Ingester.Ingest(r.Context(), v, buf)
+	a.finish(result, err)
+}
+
+// readStep is how much of a body is paid for at a time: a slow client holds what it has
+// sent, not what it announced.
+const readStep = 256 << 10
+
+// read takes in the body. held is what the caller has to give back to h.bytes, also
+// after an error.
+func (h *Handler) read(ctx context.Context, w http.ResponseWriter, r *http.Request) (buf *series.Buffer, held int64, err error) {
+	limit := int64(h.o.Config.MaxRequestSize)
+	if r.ContentLength > limit {
+		return nil, 0, refuse(http.StatusRequestEntityTooLarge, "the body has %d bytes; the limit (receiver.max_request_size) is %d", r.ContentLength, limit)
+	}
+	// Where the server cannot set a deadline (HTTP/2 in tests), its own holds.
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(time.Duration(h.o.Config.ReadTimeout)))
+	defer func() { _ = rc.SetReadDeadline(time.Time{}) }() // or it would end a slow append
+	size := int64(4 << 10)
+	if r.ContentLength > 0 {
+		size = min(r.ContentLength, readStep)
+	}
+	buf = series.NewBuffer(int(size))
+	for {
+		if int64(len(buf.B)) == held {
+			step := min(readStep, limit+1-held)
+			if r.ContentLength >= 0 {
+				step = min(readStep, r.ContentLength-held)
+			}
+			if step <= 0 {
+				break
+			}
+			if err := h.bytes.Acquire(ctx, step); err != nil {
+				return buf, held, refuse(http.StatusServiceUnavailable, "too many bytes of requests in memory")
+			}
+			held += step
+			buf.Grow(int(step))
+		}
+		n, err := r.Body.Read(buf.B[len(buf.B):min(int64(cap(buf.B)), held)])
+		buf.B = buf.B[:len(buf.B)+n]
+		if int64(len(buf.B)) > limit {
+			return buf, held, refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes (receiver.max_request_size)", limit)
+		}
+		if err == io.EOF {
+			return buf, held, nil
+		}
+		if err != nil {
+			return buf, held, refuse(http.StatusBadRequest, "reading the body: %w", err)
+		}
+	}
+	return buf, held, nil
+}
+
+// messageVersion reads a Content-Type as a media type (RFC 9110, section 8.3.1): spaces
+// around parameters, quoted values and parameters that are not ours do not matter.
+// No type at all is RW 1.0, as in the reference implementation.
+func messageVersion(contentType string) (series.Version, bool) {
+	if contentType == "" {
+		return series.V1, true
+	}
+	t, params, err := mime.ParseMediaType(contentType)
+	if err != nil || t != "application/x-protobuf" {
+		return 0, false
+	}
+	proto, ok := params["proto"]
+	switch {
+	case !ok, proto == "prometheus.WriteRequest":
+		return series.V1, true
+	case proto == "io.prometheus.write.v2.Request":
+		return series.V2, true
+	}
+	return 0, false
+}
+
+func (h *Handler) mediaTypes() string {
+	var s []string
+	if slices.Contains(h.o.Config.Protocols, "rw1") {
+		s = append(s, "application/x-protobuf, application/x-protobuf;proto=prometheus.WriteRequest")
+	}
+	if slices.Contains(h.o.Config.Protocols, "rw2") {
+		s = append(s, "application/x-protobuf;proto=io.prometheus.write.v2.Request")
+	}
+	return strings.Join(s, ", ")
+}
+
+// answer is the answer to one request.
+type answer struct {
+	h       *Handler
+	w       http.ResponseWriter
+	r       *http.Request
+	version series.Version // 0 before negotiation succeeded
+	written series.Counts
+	start   time.Time
+}
+
+func (a *answer) finish(result Result, err error) {
+	switch {
+	case err != nil:
+		a.refuse(err)
+	case !result.Refused.Zero():
+		a.written = result.Written
+		a.fail(http.StatusBadRequest, result.Text())
+	default:
+		a.written = result.Written
+		a.head(http.StatusNoContent)
+	}
+}
+
+// refuse answers an error of Ingest or of reading.
+func (a *answer) refuse(err error) {
+	var re *Refusal
+	if errors.As(err, &re) {
+		a.fail(re.Status, re.Error())
+		return
+	}
+	if a.r.Context().Err() != nil {
+		a.h.o.Metrics.requests.WithLabelValues(a.proto(), "gone").Inc()
+		return // nobody is there to read an answer
+	}
+	a.h.o.Logger.Error("Remote-write request failed", "err", err)
+	a.fail(http.StatusInternalServerError, err.Error())
+}
+
+func (a *answer) fail(status int, text string) {
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		a.w.Header().Set("Retry-After", strconv.Itoa(retryAfter(a.r.Header.Get("Retry-Attempt"))))
+	}
+	a.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	a.w.Header().Set("X-Content-Type-Options", "nosniff")
+	a.head(status)
+	_, _ = io.WriteString(a.w, truncate(text, maxAnswer-1)+"\n")
+}
+
+// head writes status and headers. The Written headers belong to RW 2.0 alone: senders
+// of RW 1.0 take a 0 for a partial failure.
+func (a *answer) head(status int) {
+	if a.version == series.V2 {
+		h := a.w.Header()
+		h.Set("X-Prometheus-Remote-Write-Samples-Written", strconv.FormatUint(a.written.Samples, 10))
+		h.Set("X-Prometheus-Remote-Write-Histograms-Written", strconv.FormatUint(a.written.Histograms, 10))
+		h.Set("X-Prometheus-Remote-Write-Exemplars-Written", strconv.FormatUint(a.written.Exemplars, 10))
+	}
+	a.w.WriteHeader(status)
+	a.h.o.Metrics.requests.WithLabelValues(a.proto(), strconv.Itoa(status)).Inc()
+	a.h.o.Metrics.duration.Observe(a.h.o.Now().Sub(a.start).Seconds())
+}
+
+func (a *answer) proto() string { return a.version.String() }
+
+// retryAfter is how many seconds a sender is asked to wait: twice as long with each
+// attempt it tells of, from 1 s to 64 s, half to one and a half times that, so that
+// senders do not come back together.
+func retryAfter(attempt string) int {
+	n, err := strconv.Atoi(attempt)
+	if err != nil || n < 1 {
+		n = 1
+	}
+	base := float64(uint(1) << min(n-1, 6))
+	return max(1, int(base*(0.5+rand.Float64())+0.5))
+}
