@@ -2,7 +2,7 @@
 // packages, lists the kinds of backends, and reports everything that is wrong with a
 // file at once, each problem with its place.
 //
-// To add a section, add a field to Config and its defaults to standard. To add a kind
+// To add a section, add a field to Config and its defaults to Standard. To add a kind
 // of backend, add a line to kinds.
 package config
 
@@ -68,8 +68,9 @@ const (
 	maxSeries = 1 << 29
 )
 
-// standard is what holds for keys that a file does not have.
-func standard() *Config {
+// Standard is what holds for keys that a file does not have. It is not valid, because
+// it has no backends.
+func Standard() *Config {
 	return &Config{
 		Receiver:        receiver.DefaultConfig(),
 		Journal:         disk.DefaultConfig(),
@@ -82,7 +83,7 @@ func standard() *Config {
 // Default is the configuration of a gateway that was started without a file: one
 // embedded store, named local, and the gateway's own metrics in it.
 func Default() *Config {
-	c := standard()
+	c := Standard()
 	c.OwnMetrics = &OwnMetrics{Interval: ownMetricsInterval}
 	local := Backend{Name: "local"}
 	local.Extra(kindTSDB, true)
@@ -149,7 +150,7 @@ func (c *Config) Validate() error {
 // String is the configuration in force as a file, with all defaults filled in and
 // marked, and with secrets hidden. Parse takes it back.
 func (c *Config) String() string {
-	text, err := strictyaml.Encode(c, standard())
+	text, err := strictyaml.Encode(c, Standard())
 	if err != nil {
 		return "# BUG: the configuration cannot be written: " + err.Error() + "\n"
 	}

@@ -82,6 +82,12 @@ backends: [{name: main, tsdb: {}, max_backlog: {bytes: 5GiB, age: 1d}}]
 	require.Equal(t, exporter.Backlog{Bytes: 5 * bytesize.GiB, Age: model.Duration(24 * time.Hour)}, c.Backends[0].MaxBacklog)
 }
 
+func TestZeroNeedsNoUnit(t *testing.T) {
+	c := mustParse(t, "receiver: {future_limit: 0}\nbackends: [{name: m, tsdb: {retention_size: 0}}]")
+	require.Zero(t, c.Receiver.FutureLimit)
+	require.Contains(t, c.String(), "bytes: 0 # default\n")
+}
+
 func TestDefaultIsValidAndReadsBack(t *testing.T) {
 	c := Default()
 	require.NoError(t, c.Validate())
@@ -221,7 +227,7 @@ func TestExampleSaysNoDefaultWrong(t *testing.T) {
 	data, err := os.ReadFile("../docs/sluice.example.yaml")
 	require.NoError(t, err)
 	c := mustParse(t, string(data))
-	want := standard()
+	want := Standard()
 	require.Equal(t, want.Receiver, c.Receiver)
 	require.Equal(t, want.Journal, c.Journal)
 	require.Equal(t, want.Series, c.Series)

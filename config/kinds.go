@@ -24,7 +24,7 @@ func kinds() []kind {
 
 // KindConfig is the section of one kind of backends: a pointer to the Config of its
 // package. A section with names of files also has SetDirectory(dir string).
-type KindConfig = interface{ Validate() error }
+type KindConfig interface{ Validate() error }
 
 // OpenOptions is what a backend gets from the gateway.
 type OpenOptions struct {

@@ -66,7 +66,7 @@ type source struct {
 }
 
 func parse(s source) (*Config, error) {
-	c := standard()
+	c := Standard()
 	d := strictyaml.Parse(s.name, s.data)
 	d.Decode(c)
 	if s.directory != "" {

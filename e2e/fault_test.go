@@ -250,7 +250,7 @@ func diskUse(s *testutil.Sluice) int64 {
 // given up is counted exactly, and the healthy backend gets everything.
 func TestJournalFullDropsOldest(t *testing.T) {
 	t.Parallel()
-	testGivingUp(t, "journal: {max_disk: 8MiB, segment_size: 512KiB, retain_behind: 0s, on_full: drop_oldest}", "", "journal_full")
+	testGivingUp(t, "journal: {max_disk: 8MiB, segment_size: 1MiB, retain_behind: 0s, on_full: drop_oldest}", "", "journal_full")
 }
 
 // TestMaxBacklog bounds what one dead backend may leave behind.
@@ -268,7 +268,7 @@ func testGivingUp(t *testing.T, sections, more, reason string) {
 		backend{name: "well", url: well.URL(), extra: "protocol: rw1"},
 	)})
 	dead.Down()
-	load := testutil.StartLoad(t, testutil.LoadOptions{URL: s.WriteURL(), Content: testutil.Everything(), Series: 2000, Batch: 500, Senders: 4, Rate: 40_000})
+	load := testutil.StartLoad(t, testutil.LoadOptions{URL: s.WriteURL(), Content: testutil.Everything(), Series: 2000, Batch: 500, Senders: 4, Rate: 20_000})
 	testutil.Await(t, 60*time.Second, "something is given up", func() string {
 		a := s.Metrics(t).Accounts("dead", "samples")
 		if a.GivenUp < 20_000 {

@@ -34,66 +34,94 @@ func TestMainJob(t *testing.T) {
 		backend{name: "second", url: second.URL("/api/v1/write")},
 	) + "  - name: local\n    tsdb: {retention: 15d, out_of_order_time_window: 1h}\n"})
 	service := startService(t)
-	first := testutil.StartPrometheus(t, testutil.PrometheusOptions{Config: scraperConfig(s, service.address())})
+	first := testutil.StartPrometheus(t, testutil.PrometheusOptions{Config: scraperConfig(s, "{{.Self}}", s.Address, service.address())})
 
 	awaitSeries(t, first.URL(""), `service_requests_total`)
 	begin := time.Now().Add(time.Second)
 	time.Sleep(10 * time.Second) // scrapes go on
 	service.server.Close()
 	time.Sleep(6 * time.Second) // and on, without the service
-	stopScraping(t, first)
+	stopScraping(t, first, s)
 	end := time.Now().Add(-time.Second)
 	awaitSent(t, first)
 	requireSettled(t, s, "second", "local")
 
 	at := quietMillisecond(t, first.URL(""), begin)
 	places := []string{first.URL(""), s.URL(""), s.URL("/backends/local"), second.URL("")}
-	for _, q := range mainJobQueries(at, end) {
-		want, err := testutil.Ask(places[0], q)
-		require.NoError(t, err)
-		require.NotEmpty(t, want, "%s has no answer at its source", q.Expr)
-		for _, place := range places[1:] {
-			got, err := testutil.Ask(place, q)
-			require.NoError(t, err)
-			require.Equal(t, len(want), len(got), "%s at %s: number of series", q.Expr, place)
-			for i := range want {
-				require.Equal(t, want[i], got[i], "%s at %s", q.Expr, place)
-			}
-		}
+	for _, q := range rawQueries(at, end) {
+		requireEqualAnswers(t, q, places...)
+	}
+	for _, q := range extrapolatedQueries(at, end) {
+		requireEqualAnswers(t, q, first.URL(""), second.URL(""))
+		requireEqualAnswers(t, q, s.URL(""), s.URL("/backends/local"))
 	}
 	requireStale(t, places, end)
 	requireSameNames(t, places, begin, end)
 	requireMemory(t, s)
 }
 
-// mainJobQueries are instant and range queries whose answers do not depend on the order
-// of series. Raw samples come first: they are the strictest.
-func mainJobQueries(start, end time.Time) []testutil.Query {
+func requireEqualAnswers(t *testing.T, q testutil.Query, places ...string) {
+	t.Helper()
+	want, err := testutil.Ask(places[0], q)
+	require.NoError(t, err)
+	require.NotEmpty(t, want, "%s has no answer at its source", q.Expr)
+	for _, place := range places[1:] {
+		got, err := testutil.Ask(place, q)
+		require.NoError(t, err)
+		require.Equal(t, len(want), len(got), "%s at %s: number of series", q.Expr, place)
+		for i := range want {
+			require.Equal(t, want[i], got[i], "%s at %s", q.Expr, place)
+		}
+	}
+}
+
+// rawQueries are instant and range queries whose answers depend on nothing but the
+// samples: neither on the order of series nor on the version of the engine. Raw samples
+// come first: they are the strictest.
+func rawQueries(start, end time.Time) []testutil.Query {
 	step := time.Second
 	end = start.Add(end.Sub(start).Truncate(step))
 	span := fmt.Sprintf("[%ds]", int(end.Sub(start).Seconds()))
-	queries := []testutil.Query{{Expr: `{__name__=~".+"}` + span, End: end}}
-	for _, expr := range []string{
+	return append([]testutil.Query{{Expr: `{__name__=~".+"}` + span, End: end}}, rangeQueries(start, end, []string{
 		`up`,
 		`scrape_samples_scraped`,
 		`count by (job) ({__name__=~".+"})`,
 		`service_requests_total`,
-		`rate(service_requests_total[5s])`,
-		`increase(prometheus_http_requests_total[10s])`,
+		`irate(service_requests_total[5s])`,
+		`idelta(go_goroutines[5s])`,
 		`max by (job) (go_goroutines)`,
 		`topk(3, sluice_journal_appended_bytes_total)`,
-		`histogram_count(service_native_seconds)`,
-		`histogram_quantile(0.9, rate(service_native_seconds[5s]))`,
-		`histogram_quantile(0.5, sum by (le) (service_classic_seconds_bucket))`,
 		`service_native_seconds`,
+		`histogram_count(service_native_seconds)`,
+		`histogram_sum(service_native_seconds)`,
+		`histogram_quantile(0.5, sum by (le) (service_classic_seconds_bucket))`,
 		`absent(service_requests_total)`,
 		`service_special`,
 		`changes(up[10s])`,
+		`resets(service_requests_total[10s])`,
+		`max_over_time(scrape_duration_seconds[7s])`,
 		`present_over_time(service_requests_total[3s])`,
-	} {
-		queries = append(queries, testutil.Query{Expr: expr, Start: start, End: end, Step: step})
+	})...)
+}
+
+// extrapolatedQueries are those that newer engines answer a little differently.
+func extrapolatedQueries(start, end time.Time) []testutil.Query {
+	return rangeQueries(start, end, []string{
+		`rate(service_requests_total[5s])`,
+		`increase(prometheus_http_requests_total[10s])`,
+		`histogram_quantile(0.9, rate(service_native_seconds[5s]))`,
+		`histogram_quantile(0.9, rate(service_classic_seconds_bucket[5s]))`,
+		`sum by (job) (rate(process_cpu_seconds_total[10s]))`,
+		`avg_over_time(go_goroutines[10s])`,
+	})
+}
+
+func rangeQueries(start, end time.Time, exprs []string) []testutil.Query {
+	var out []testutil.Query
+	for _, expr := range exprs {
+		out = append(out, testutil.Query{Expr: expr, Start: start, End: end, Step: time.Second})
 	}
-	return queries
+	return out
 }
 
 // requireStale requires that the vanished service has no present value at the end,
@@ -152,37 +180,33 @@ func getData(t *testing.T, url string) []string {
 	return out
 }
 
-func scraperConfig(s *testutil.Sluice, service string) string {
-	return fmt.Sprintf(`
-global: {scrape_interval: 1s, scrape_timeout: 900ms}
-scrape_configs:
-  - {job_name: prometheus, static_configs: [{targets: ['{{.Self}}']}]}
-  - {job_name: sluice, static_configs: [{targets: ['%s']}]}
-  - {job_name: service, static_configs: [{targets: ['%s']}]}
-%s`, s.Address, service, remoteWriteConfig(s))
-}
-
-func remoteWriteConfig(s *testutil.Sluice) string {
-	return fmt.Sprintf(`
-remote_write:
+// scraperConfig is the configuration of the Prometheus that scrapes: its jobs, and
+// Sluice as where to write.
+func scraperConfig(s *testutil.Sluice, targets ...string) string {
+	var b strings.Builder
+	b.WriteString("global: {scrape_interval: 1s, scrape_timeout: 900ms}\nscrape_configs:\n")
+	for i, job := range []string{"prometheus", "sluice", "service"} {
+		target := ""
+		if len(targets) > 0 {
+			target = "'" + targets[i] + "'"
+		}
+		fmt.Fprintf(&b, "  - {job_name: %s, static_configs: [{targets: [%s]}]}\n", job, target)
+	}
+	fmt.Fprintf(&b, `remote_write:
   - url: %s
     send_exemplars: true
     send_native_histograms: true
     queue_config: {batch_send_deadline: 500ms}
     metadata_config: {send_interval: 2s}
 `, s.WriteURL())
+	return b.String()
 }
 
-// stopScraping takes all targets from the Prometheus and leaves its remote write, so
-// that it can still be asked while nothing changes any more. It waits for the markers
-// that end the series.
-func stopScraping(t *testing.T, p *testutil.Prometheus) {
+// stopScraping takes all targets from the Prometheus, so that it can still be asked
+// while nothing changes any more. It waits for the markers that end the series.
+func stopScraping(t *testing.T, p *testutil.Prometheus, s *testutil.Sluice) {
 	t.Helper()
-	status, body, err := testutil.Get(p.URL("/api/v1/status/config"))
-	require.NoError(t, err)
-	require.Equal(t, http.StatusOK, status)
-	require.Contains(t, body, "remote_write")
-	p.Configure(t, "global: {scrape_interval: 1s}\n"+p.Config[strings.Index(p.Config, "\nremote_write:"):])
+	p.Configure(t, scraperConfig(s))
 	p.Signal(t, syscall.SIGHUP)
 	testutil.Await(t, 30*time.Second, "all series end", func() string {
 		got, err := testutil.Ask(p.URL(""), testutil.Query{Expr: `count({__name__=~".+"})`, End: time.Now()})

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/storage/remote"
 	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/stretchr/testify/require"
 
 	remoteapi "github.com/prometheus/client_golang/exp/api/remote"
@@ -36,7 +37,7 @@ func startSender(t *testing.T, target string, message remoteapi.WriteMessageType
 	opts := tsdb.DefaultOptions()
 	opts.EnableExemplarStorage, opts.MaxExemplars = true, 10_000
 	opts.EnableMetadataWALRecords = true
-	opts.EnableSTStorage = true
+	opts.EnableSTStorage, opts.FloatChunkEncoding = true, chunkenc.EncXOR2
 	db, err := tsdb.Open(dir, promslog.NewNopLogger(), nil, opts, nil)
 	require.NoError(t, err)
 	db.DisableCompactions()
@@ -126,9 +127,31 @@ func TestRemoteWrite2(t *testing.T) {
 	}
 	require.Zero(t, two.Stats().ByProtocol[testutil.RW1])
 	load.RequireDelivered(t, one, 20*time.Second, testutil.CheckOptions{NoStart: true, Series: func(key string) bool {
-		return !strings.Contains(key, `"load_custom_`) // RW 1.0 has no custom buckets
+		return !strings.Contains(key, `"load_custom_`)
 	}})
+	requireExpanded(t, load, one, 30)
 	requireSettled(t, s, "two", "one")
+}
+
+// requireExpanded requires that histograms with custom buckets, which RW 1.0 does not
+// have, came as classic ones: five buckets, sum and count for each.
+func requireExpanded(t *testing.T, load *testutil.Load, sink *testutil.Sink, rounds int) {
+	t.Helper()
+	custom := 0
+	for _, key := range load.Keys() {
+		if strings.Contains(key, `"load_custom_`) {
+			custom++
+		}
+	}
+	got := map[string]int{}
+	for _, key := range sink.Arrivals().Keys() {
+		if !strings.Contains(key, `"load_custom_`) {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(key, `{__name__="`), `"`)
+		got[name[strings.LastIndex(name, "_"):]] += len(sink.Arrivals().Points(key, "samples"))
+	}
+	require.Equal(t, map[string]int{"_bucket": 5 * custom * rounds, "_sum": custom * rounds, "_count": custom * rounds}, got)
 }
 
 // TestRemoteWrite2Exemplars is apart because the client sends an exemplar as a series of

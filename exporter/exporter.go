@@ -42,8 +42,14 @@ type Delivery interface {
 type Refuser interface {
 	// Refused is what the backend refused of the parcel's part, by reason. It holds
 	// once Send has returned nil, and is a part of Tally.Sent: what was sent and not
-	// refused is delivered.
+	// refused is delivered. The Receipt tells nothing then.
 	Refused(part int) []Drop
+}
+
+// Separator is implemented by backends to which some parts are better sent in requests of
+// their own than together with others.
+type Separator interface {
+	Apart(*Part) bool
 }
 
 // Tally is what the encoding of one part holds. Sent and Dropped together are what

@@ -44,8 +44,9 @@ type Lane struct {
 	appended [3]atomic.Uint64 // routed since start, by kind
 	base     series.Counts    // routed before
 
-	board *scoreboard
-	pace  *pace
+	board     *scoreboard
+	pace      *pace
+	separator Separator // nil where the backend does not care
 
 	mu       sync.Mutex
 	changed  sync.Cond // whenever a slot, the number of shards or the target of giving up changes
@@ -85,6 +86,7 @@ func New(o Options) *Lane {
 	}
 	l.changed.L = &l.mu
 	l.pace = newPace(o)
+	l.separator, _ = o.Backend.(Separator)
 	st := o.Cursor.Committed()
 	l.committed = st
 	l.progress = progress{live: cloneTotals(st.Totals), prefix: cloneTotals(st.Totals), position: st.Position}
@@ -302,6 +304,9 @@ func (l *Lane) collect(ctx context.Context, f *flight, next *pending) (*pending,
 // before the start and what was not go apart, since they are judged apart.
 func (l *Lane) fits(f *flight, p *pending) bool {
 	if f.recs[0].start.Before(l.maybe) != p.rec.start.Before(l.maybe) {
+		return false
+	}
+	if l.separator != nil && (l.separator.Apart(&f.parcel.Parts[0]) || l.separator.Apart(&p.part)) {
 		return false
 	}
 	return f.samples+p.samples() <= l.o.Config.MaxSamplesPerSend && f.bytes+p.part.Batch.Decoded <= l.maxBytes()

@@ -2,7 +2,6 @@ package receiver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -11,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/golang/snappy"
 	"github.com/klauspost/compress/s2"
 
 	"github.com/sluice-metrics/sluice/internal/remotewrite"
@@ -79,10 +79,13 @@ type scratch struct {
 	mend  []byte
 	msg   remotewrite.Message
 	res   router.Resolution
-	md    []remotewrite.Metadata
+	md    []remotewrite.Metadata // of the request at hand
 	v1    *remotewrite.Builder
 	v2    *remotewrite.Builder
 	ls    []remotewrite.Label
+
+	carriers map[series.ID]bool // see judgeLonely
+	kept     []int              // ordinals of the series given to the Builder, in its order
 }
 
 // scratchLimit is the size above which a decoding buffer is not kept: a rare huge
@@ -115,7 +118,7 @@ func refuse(status int, format string, args ...any) error {
 
 // Ingest keeps the request in buf, which it owns from now on, whatever the outcome. A
 // nil error with Refused counts is a partial write. The error is a *Refusal, or that of
-// ctx, in which case it is not known whether the journal has the request.
+// ctx; after either nothing was kept.
 func (in *Ingester) Ingest(ctx context.Context, v series.Version, buf *series.Buffer) (Result, error) {
 	b, result, err := in.decode(ctx, v, buf)
 	if err != nil || b == nil {
@@ -123,10 +126,8 @@ func (in *Ingester) Ingest(ctx context.Context, v series.Version, buf *series.Bu
 	}
 	defer in.gate.RUnlock() // decode took it with the routes
 	defer b.Release()
-	if err := in.o.Journal.Append(ctx, b); err != nil {
-		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			return Result{}, err
-		}
+	// The books have to know what the journal keeps, also when the sender has gone.
+	if err := in.o.Journal.Append(context.WithoutCancel(ctx), b); err != nil {
 		return Result{}, &Refusal{http.StatusServiceUnavailable, fmt.Errorf("not durable now: %w", err)}
 	}
 	in.o.Appended(b)
@@ -143,7 +144,9 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 			free.Free()
 		}
 	}()
-	n, err := s2.DecodedLen(buf.B)
+	// Not s2, which also reads its own extensions of the format: bodies go on as they
+	// are, and backends would refuse those.
+	n, err := snappy.DecodedLen(buf.B)
 	if err != nil {
 		return nil, Result{}, refuse(http.StatusBadRequest, "the body is not a snappy block: %w", err)
 	}
@@ -164,13 +167,14 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 	defer func() { s.trim(); in.slots <- s }()
 
 	s.plain = slices.Grow(s.plain[:0], n)[:n]
-	plain, err := s2.Decode(s.plain, buf.B)
+	plain, err := snappy.Decode(s.plain, buf.B)
 	if err != nil {
 		return nil, Result{}, refuse(http.StatusBadRequest, "the body is not a snappy block: %w", err)
 	}
 	if err := s.msg.Index(v, plain, in.o.Resolver.Seed()); err != nil {
 		return nil, Result{}, refuse(http.StatusBadRequest, "%w", err)
 	}
+	s.md = s.md[:0]
 	if v == series.V1 {
 		in.observeMetadata(s)
 	}
@@ -183,7 +187,7 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 		}
 	}()
 	in.o.Resolver.Resolve(&s.msg, &s.res)
-	in.o.Metrics.newSeries.Add(float64(s.res.New))
+	in.o.Metrics.newSeries.Add(float64(s.res.New - s.res.Overflowed))
 	in.o.Metrics.overflowed.Add(float64(s.res.Overflowed))
 
 	var result Result
@@ -191,13 +195,13 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 		if result, err = in.mend(s); err != nil {
 			return nil, Result{}, err
 		}
-		if len(s.msg.Series) == 0 && !result.Refused.Zero() {
-			return nil, result, nil // nothing is left
-		}
 		mended := series.NewBuffer(s2.MaxEncodedLen(len(s.msg.Data)))
 		mended.B = s2.EncodeSnappy(mended.B[:cap(mended.B)], s.msg.Data)
 		buf.Free()
 		buf, free = mended, mended
+	}
+	if len(s.msg.Series)+len(s.md) == 0 {
+		return nil, result, nil // nothing was in it, or nothing is left
 	}
 	b := series.NewBatch(buf)
 	free = nil
@@ -211,21 +215,13 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 }
 
 func (s *scratch) trim() {
-	if cap(s.plain) > scratchLimit {
-		s.plain = nil
-	}
-	if cap(s.mend) > scratchLimit {
-		s.mend = nil
-	}
-	if cap(s.msg.Data) > scratchLimit || cap(s.msg.Series) > scratchLimit/64 {
-		s.msg = remotewrite.Message{}
-		s.res = router.Resolution{}
-		s.v1, s.v2 = nil, nil
+	if cap(s.plain) > scratchLimit || cap(s.mend) > scratchLimit || s.msg.Footprint() > scratchLimit {
+		*s = scratch{}
 	}
 }
 
 func (in *Ingester) observeMetadata(s *scratch) {
-	s.md = s.msg.AppendMetadata(s.md[:0])
+	s.md = s.msg.AppendMetadata(s.md)
 	for _, md := range s.md {
 		in.o.Metadata.Observe(md)
 	}

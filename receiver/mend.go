@@ -8,7 +8,6 @@ import (
 
 	"github.com/sluice-metrics/sluice/internal/remotewrite"
 	"github.com/sluice-metrics/sluice/internal/series"
-	"github.com/sluice-metrics/sluice/router"
 )
 
 // maxExamples is how many refused series an answer names.
@@ -22,9 +21,21 @@ func (in *Ingester) mend(s *scratch) (Result, error) {
 	verdicts := in.judge(s)
 	b := s.builder(s.msg.Version)
 	b.Reset()
+	s.mend, s.kept = s.mend[:0], s.kept[:0]
 	for i := range s.msg.Series {
-		reason := verdicts[i]
-		if reason == respell {
+		switch reason := verdicts[i]; reason {
+		case "":
+			if sr := &s.msg.Series[i]; s.msg.Version == series.V1 && !sr.NeedsRewrite() {
+				// As it came: the Builder would expand custom buckets.
+				if b.Len() > 0 {
+					s.mend = b.AppendTo(s.mend)
+					b.Reset()
+				}
+				s.mend = append(s.mend, s.msg.Data[sr.From:sr.To]...)
+				continue
+			}
+			result.drop(&s.msg, i, b.Add(&s.msg, i))
+		case respell:
 			ls, err := s.msg.AppendLabels(s.ls[:0], i)
 			if err != nil {
 				return Result{}, refuse(http.StatusBadRequest, "%w", err)
@@ -32,23 +43,19 @@ func (in *Ingester) mend(s *scratch) (Result, error) {
 			s.ls = ls
 			ls, _, _ = remotewrite.CanonicalLabels(ls)
 			result.drop(&s.msg, i, b.AddLabels(&s.msg, i, ls))
-			continue
-		}
-		if reason != "" {
+		default:
 			result.refuse(&s.msg, i, reason)
 			continue
 		}
-		result.drop(&s.msg, i, b.Add(&s.msg, i))
+		s.kept = append(s.kept, i)
 	}
+	for _, md := range s.md {
+		b.AddMetadata(md)
+	}
+	s.mend = b.AppendTo(s.mend)
 	for _, late := range b.Late() {
-		result.count(late.Dropped, late.Reason)
+		result.drop(&s.msg, s.kept[late.Ordinal], remotewrite.Outcome{Dropped: late.Dropped, Reason: late.Reason})
 	}
-	if s.msg.Version == series.V1 {
-		for _, md := range s.md {
-			b.AddMetadata(md)
-		}
-	}
-	s.mend = b.AppendTo(s.mend[:0])
 	for reason, n := range result.Reasons {
 		in.o.Metrics.refused.WithLabelValues(string(reason)).Add(float64(n))
 	}
@@ -72,37 +79,47 @@ func (in *Ingester) judge(s *scratch) []remotewrite.Reason {
 		v[i] = respell
 	}
 	horizon := in.horizon()
+	lonely := false
 	for i := range s.msg.Series {
 		sr := &s.msg.Series[i]
-		if r := sr.Invalid(); r != "" && !attachable(s, i, r) {
-			v[i] = r
-		} else if sr.MaxTime > horizon && sr.Samples+sr.Histograms > 0 {
+		switch reason := sr.Invalid(); {
+		case reason == remotewrite.ReasonExemplarWithoutSample:
+			lonely = true
+		case reason != "":
+			v[i] = reason
+		case sr.MaxTime > horizon && sr.Samples+sr.Histograms > 0:
 			v[i] = remotewrite.ReasonTooFarInFuture
 		}
 	}
 	for _, bad := range s.res.Invalid {
 		v[bad.Series] = bad.Reason
 	}
+	if lonely {
+		s.judgeLonely(v)
+	}
 	return v
 }
 
-// attachable reports whether an RW 2.0 series that holds nothing but exemplars has a
-// sample elsewhere in the request, where the Builder puts them (M3).
-func attachable(s *scratch, i int, r remotewrite.Reason) bool {
-	sr := &s.msg.Series[i]
-	if r != remotewrite.ReasonNoSamples && r != remotewrite.ReasonExemplarWithoutSample || sr.Exemplars == 0 {
-		return false
+// judgeLonely looks at the RW 2.0 series that hold nothing but exemplars. They are fine
+// where an acceptable series of the request with the same id has a sample, to which the
+// Builder attaches them (M3). Where the id is shared, it may be another's: then the
+// Builder tells of them as late drops.
+func (s *scratch) judgeLonely(v []remotewrite.Reason) {
+	if s.carriers == nil {
+		s.carriers = map[series.ID]bool{}
 	}
-	if slices.ContainsFunc(s.res.Invalid, func(bad router.Invalid) bool { return bad.Series == i }) {
-		return false
-	}
-	for j := range s.msg.Series {
-		o := &s.msg.Series[j]
-		if j != i && s.res.IDs[j] == s.res.IDs[i] && o.Samples+o.Histograms > 0 {
-			return true
+	clear(s.carriers)
+	fine := func(i int) bool { return v[i] == "" || v[i] == respell }
+	for i := range s.msg.Series {
+		if sr := &s.msg.Series[i]; sr.Samples+sr.Histograms > 0 && fine(i) {
+			s.carriers[s.res.IDs[i]] = true
 		}
 	}
-	return false
+	for i := range s.msg.Series {
+		if sr := &s.msg.Series[i]; sr.Samples+sr.Histograms == 0 && fine(i) && !s.carriers[s.res.IDs[i]] {
+			v[i] = sr.Invalid()
+		}
+	}
 }
 
 func (s *scratch) builder(v series.Version) *remotewrite.Builder {

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"mime"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,6 +70,10 @@ func (h *Handler) Close() { close(h.closed) }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := answer{h: h, w: w, r: r, start: h.o.Now()}
+	// Also a refusal waits for the rest of the body, or its sender would not read it.
+	// Where the server cannot set a deadline (HTTP/2 in tests), its own holds.
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(time.Duration(h.o.Config.ReadTimeout)))
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		a.fail(http.StatusMethodNotAllowed, "remote write is a POST")
@@ -90,9 +95,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	default:
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(h.o.Config.AdmissionTimeout))
-	defer cancel()
-	buf, held, err := h.read(ctx, w, r)
+	q := patience{ctx: r.Context(), left: time.Duration(h.o.Config.AdmissionTimeout)}
+	buf, held, err := h.read(&q, r)
 	defer func() { h.bytes.Release(held) }()
 	if err != nil {
 		if buf != nil {
@@ -101,7 +105,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.refuse(err)
 		return
 	}
-	if err := h.turns.Acquire(ctx, 1); err != nil {
+	_ = rc.SetReadDeadline(time.Time{}) // or it would end a slow append
+	if err := q.acquire(h.turns, 1); err != nil {
 		buf.Free()
 		a.fail(http.StatusServiceUnavailable, "too many requests in flight")
 		return
@@ -115,54 +120,70 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.finish(result, err)
 }
 
+// patience is how long a request may still wait for others to make room. The time that
+// its own body takes to arrive does not count.
+type patience struct {
+	ctx  context.Context
+	left time.Duration
+}
+
+// acquire takes n of sem. It fails when patience is at its end.
+func (q *patience) acquire(sem *semaphore.Weighted, n int64) error {
+	if sem.TryAcquire(n) {
+		return nil
+	}
+	begin := time.Now()
+	defer func() { q.left -= time.Since(begin) }()
+	ctx, cancel := context.WithTimeout(q.ctx, q.left)
+	defer cancel()
+	return sem.Acquire(ctx, n)
+}
+
 // readStep is how much of a body is paid for at a time: a slow client holds what it has
 // sent, not what it announced.
 const readStep = 256 << 10
 
 // read takes in the body. held is what the caller has to give back to h.bytes, also
 // after an error.
-func (h *Handler) read(ctx context.Context, w http.ResponseWriter, r *http.Request) (buf *series.Buffer, held int64, err error) {
+func (h *Handler) read(q *patience, r *http.Request) (buf *series.Buffer, held int64, err error) {
 	limit := int64(h.o.Config.MaxRequestSize)
 	if r.ContentLength > limit {
 		return nil, 0, refuse(http.StatusRequestEntityTooLarge, "the body has %d bytes; the limit (receiver.max_request_size) is %d", r.ContentLength, limit)
 	}
-	// Where the server cannot set a deadline (HTTP/2 in tests), its own holds.
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(time.Duration(h.o.Config.ReadTimeout)))
-	defer func() { _ = rc.SetReadDeadline(time.Time{}) }() // or it would end a slow append
-	size := int64(4 << 10)
-	if r.ContentLength > 0 {
-		size = min(r.ContentLength, readStep)
+	end := limit + 1 // the byte that tells a body that is too large
+	if r.ContentLength >= 0 {
+		end = r.ContentLength
 	}
-	buf = series.NewBuffer(int(size))
-	for {
-		if int64(len(buf.B)) == held {
-			step := min(readStep, limit+1-held)
-			if r.ContentLength >= 0 {
-				step = min(readStep, r.ContentLength-held)
+	buf = series.NewBuffer(0)
+	for room := int64(0); ; {
+		if int64(len(buf.B)) == room {
+			step := min(readStep, end-room)
+			if step == 0 {
+				return buf, held, nil
 			}
-			if step <= 0 {
-				break
+			// No memory is taken before it is granted.
+			pay := min(room+step, limit) - held
+			if err := q.acquire(h.bytes, pay); err != nil {
+				return buf, held, refuse(http.StatusServiceUnavailable, "too many bytes of requests in memory (receiver.max_in_flight_bytes)")
 			}
-			if err := h.bytes.Acquire(ctx, step); err != nil {
-				return buf, held, refuse(http.StatusServiceUnavailable, "too many bytes of requests in memory")
-			}
-			held += step
+			held += pay
+			room += step
 			buf.Grow(int(step))
 		}
-		n, err := r.Body.Read(buf.B[len(buf.B):min(int64(cap(buf.B)), held)])
+		n, err := r.Body.Read(buf.B[len(buf.B):room])
 		buf.B = buf.B[:len(buf.B)+n]
-		if int64(len(buf.B)) > limit {
+		switch {
+		case int64(len(buf.B)) > limit:
 			return buf, held, refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes (receiver.max_request_size)", limit)
-		}
-		if err == io.EOF {
+		case err == io.EOF:
 			return buf, held, nil
-		}
-		if err != nil {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// A 4xx would make the sender drop what only the network held up.
+			return buf, held, refuse(http.StatusServiceUnavailable, "the body did not arrive within %s (receiver.read_timeout)", h.o.Config.ReadTimeout)
+		case err != nil:
 			return buf, held, refuse(http.StatusBadRequest, "reading the body: %w", err)
 		}
 	}
-	return buf, held, nil
 }
 
 // messageVersion reads a Content-Type as a media type (RFC 9110, section 8.3.1): spaces
@@ -205,6 +226,7 @@ type answer struct {
 	version series.Version // 0 before negotiation succeeded
 	written series.Counts
 	start   time.Time
+	gone    bool // the sender left before it was answered
 }
 
 func (a *answer) finish(result Result, err error) {
@@ -228,8 +250,11 @@ func (a *answer) refuse(err error) {
 		return
 	}
 	if a.r.Context().Err() != nil {
-		a.h.o.Metrics.requests.WithLabelValues(a.proto(), "gone").Inc()
-		return // nobody is there to read an answer
+		// A sender that only ended its half of the connection still reads: without an
+		// answer the server would send it a 200.
+		a.gone = true
+		a.fail(http.StatusServiceUnavailable, "the sender ended the connection")
+		return
 	}
 	a.h.o.Logger.Error("Remote-write request failed", "err", err)
 	a.fail(http.StatusInternalServerError, err.Error())
@@ -255,7 +280,11 @@ func (a *answer) head(status int) {
 		h.Set("X-Prometheus-Remote-Write-Exemplars-Written", strconv.FormatUint(a.written.Exemplars, 10))
 	}
 	a.w.WriteHeader(status)
-	a.h.o.Metrics.requests.WithLabelValues(a.proto(), strconv.Itoa(status)).Inc()
+	code := strconv.Itoa(status)
+	if a.gone {
+		code = "gone"
+	}
+	a.h.o.Metrics.requests.WithLabelValues(a.proto(), code).Inc()
 	a.h.o.Metrics.duration.Observe(a.h.o.Now().Sub(a.start).Seconds())
 }
 

@@ -47,6 +47,8 @@ type Backend struct {
 	now     func() time.Time
 	client  *http.Client
 	metrics *metrics
+
+	connections connections
 	// request is what all requests have in common, headers what those of one version do.
 	request http.Request
 	headers [series.V2 + 1]http.Header
@@ -77,7 +79,7 @@ func New(o Options) (*Backend, error) {
 	}
 	logger = logger.With("backend", o.Name)
 	var err error
-	if b.client, err = newClient(&b.config); err != nil {
+	if b.client, err = newClient(&b.config, &b.connections); err != nil {
 		return nil, fmt.Errorf("remote_write backend %q: %w", o.Name, err)
 	}
 	if b.metrics, err = newMetrics(o.Registerer, o.Name); err != nil {
@@ -260,10 +262,11 @@ func (b *Backend) Probe(ctx context.Context) error {
 	return nil
 }
 
-// Close lets idle connections and the gauges of the backend go. Deliveries must have
-// been closed. A backend of the same name on the same Registerer is to be made later.
+// Close closes the connections and lets the gauges of the backend go. Deliveries must
+// have been closed. A backend of the same name on the same Registerer is to be made later.
 func (b *Backend) Close() error {
 	b.client.CloseIdleConnections()
+	b.connections.closeAll()
 	b.metrics.close()
 	return nil
 }

@@ -29,20 +29,21 @@ func (e *proxyRefusal) Error() string {
 	return "the proxy refuses the tunnel to the backend: " + e.text
 }
 
-// newClient returns a client for cfg, which must be validated and not change. The
+// newClient returns a client for cfg, which must be validated and not change, that
+// connects through cs. The
 // client library's own constructor is not used because it fixes the buffer sizes of the
 // transport and puts connection metrics into the default registry.
-func newClient(cfg *Config) (*http.Client, error) {
+func newClient(cfg *Config, cs *connections) (*http.Client, error) {
 	h := &cfg.HTTP
 	tlsConfig, err := config.NewTLSConfig(&h.TLSConfig)
 	if err != nil {
 		return nil, fmt.Errorf("tls_config: %w", err)
 	}
-	build := func(t *tls.Config) (http.RoundTripper, error) { return newTransport(cfg, t), nil }
+	build := func(t *tls.Config) (http.RoundTripper, error) { return newTransport(cfg, cs, t), nil }
 	files := tlsFiles(&h.TLSConfig)
 	var rt http.RoundTripper
 	if files == (config.TLSRoundTripperSettings{}) {
-		rt = newTransport(cfg, tlsConfig)
+		rt = newTransport(cfg, cs, tlsConfig)
 	} else if rt, err = config.NewTLSRoundTripper(tlsConfig, files, build); err != nil {
 		return nil, fmt.Errorf("tls_config: %w", err)
 	}
@@ -58,11 +59,10 @@ func newClient(cfg *Config) (*http.Client, error) {
 	return client, nil
 }
 
-func newTransport(cfg *Config, tlsConfig *tls.Config) *http.Transport {
+func newTransport(cfg *Config, cs *connections, tlsConfig *tls.Config) *http.Transport {
 	h := &cfg.HTTP
-	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}
 	t := &http.Transport{
-		DialContext:         dialer.DialContext,
+		DialContext:         cs.dial,
 		Proxy:               h.Proxy(),
 		ProxyConnectHeader:  h.GetProxyConnectHeader(),
 		TLSClientConfig:     tlsConfig,

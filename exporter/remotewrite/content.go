@@ -9,8 +9,9 @@ import (
 // source is a body that can be read again and again.
 type source interface {
 	io.Reader
-	Len() int // of the whole body, in bytes
-	Rewind()  // lets Read start at the first byte
+	io.WriterTo // of what was not read yet
+	Len() int   // of the whole body, in bytes
+	Rewind()    // lets Read start at the first byte
 }
 
 // stored is a source over bytes that it borrows.
@@ -26,6 +27,12 @@ func (s *stored) Read(p []byte) (int, error) {
 	n := copy(p, s.body[s.off:])
 	s.off += n
 	return n, nil
+}
+
+func (s *stored) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(s.body[s.off:])
+	s.off += n
+	return int64(n), err
 }
 
 func (s *stored) Len() int { return len(s.body) }
@@ -89,6 +96,25 @@ func (r *reader) Read(p []byte) (int, error) {
 	n, err := c.src.Read(p)
 	r.left -= n
 	c.read += int64(n)
+	return n, err
+}
+
+// writeTo writes what is left, if that is limit bytes, to a connection; else nothing.
+// revoke waits for it: whoever ends an attempt closes its connection, which ends the
+// writing.
+func (r *reader) writeTo(w io.Writer, limit int64) (int64, error) {
+	c := r.content
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case r.left == 0 || int64(r.left) != limit:
+		return 0, nil
+	case c.holder != r:
+		return 0, errRevoked
+	}
+	n, err := c.src.WriteTo(w)
+	r.left -= int(n)
+	c.read += n
 	return n, err
 }
 

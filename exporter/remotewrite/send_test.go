@@ -2,11 +2,13 @@ package remotewrite
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -254,7 +256,7 @@ func TestS1_CutConnectionIsUnknown(t *testing.T) {
 			b := newBackend(t, brokenServer(t, after), protocol(ProtocolRW1))
 			_, err := b.send(t, parcel(batchOf(t, series.V1, requestV1("a", 20000))))
 			e := failure(t, err, exporter.Retry)
-			require.True(t, e.Unknown)
+			require.True(t, e.Unknown, "%v", e)
 			require.Zero(t, e.Status)
 			require.Error(t, e.Err)
 		})
@@ -350,9 +352,14 @@ func TestContent(t *testing.T) {
 
 func TestSend_ConnectionIsUsedAgain(t *testing.T) {
 	for _, code := range []int{204, 200, 400, 429, 500} {
-		s := newServer(t, status(code, strings.Repeat("x", 5000*(code%204)/200)))
+		text := ""
+		if code != http.StatusNoContent {
+			text = strings.Repeat("x", 5000)
+		}
 		var mu sync.Mutex
 		var connections int
+		s := new(server)
+		s.Server = httptest.NewUnstartedServer(s.handler(status(code, text)))
 		s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 			if state == http.StateNew {
 				mu.Lock()
@@ -360,6 +367,8 @@ func TestSend_ConnectionIsUsedAgain(t *testing.T) {
 				mu.Unlock()
 			}
 		}
+		s.Start()
+		t.Cleanup(s.Close)
 		b := newBackend(t, s.URL, protocol(ProtocolRW1))
 		p := parcel(batchOf(t, series.V1, requestV1("a", 2000)))
 		for range 50 {
@@ -451,4 +460,63 @@ func TestProbe(t *testing.T) {
 	var e *exporter.Error
 	require.True(t, errors.As(b.Probe(t.Context()), &e))
 	require.Equal(t, exporter.Retry, e.Class)
+}
+
+// watched is a source that notes how it is read.
+type watched struct {
+	stored
+	written int64
+}
+
+func (w *watched) WriteTo(to io.Writer) (int64, error) {
+	n, err := w.stored.WriteTo(to)
+	w.written += n
+	return n, err
+}
+
+// All but what goes out with the head of the request is written from where it lies.
+func TestConn_WritesWithoutABuffer(t *testing.T) {
+	s := newServer(t, accept)
+	b := newBackend(t, s.URL, protocol(ProtocolRW1))
+	body := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	w := &watched{stored: stored{body: body}}
+	a := b.post(t.Context(), series.V1, &content{src: w}, 0)
+	require.NoError(t, a.err)
+	require.Equal(t, int64(len(body)), a.taken)
+	require.GreaterOrEqual(t, w.written, int64(len(body)-writeBuffer))
+	require.Equal(t, body, s.got()[0].body)
+}
+
+func TestConn_ReadFrom(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	var cs connections
+	out, err := cs.dial(t.Context(), "tcp", l.Addr().String())
+	require.NoError(t, err)
+	in, err := l.Accept()
+	require.NoError(t, err)
+	defer in.Close()
+
+	c := &content{src: &stored{body: []byte("0123456789")}}
+	for name, open := range map[string]func() io.Reader{
+		"the whole body":     func() io.Reader { return io.LimitReader(c.begin(), 10) },
+		"less than the body": func() io.Reader { return io.LimitReader(c.begin(), 5) },
+		"another reader":     func() io.Reader { return strings.NewReader("01234") },
+	} {
+		_, err := out.(io.ReaderFrom).ReadFrom(open())
+		require.NoError(t, err, name)
+	}
+	stale := c.begin()
+	c.revoke()
+	_, err = out.(io.ReaderFrom).ReadFrom(io.LimitReader(stale, 10))
+	require.ErrorIs(t, err, errRevoked)
+	cs.closeAll()
+	got, err := io.ReadAll(in)
+	require.NoError(t, err)
+	require.Len(t, got, 20)
+	require.Equal(t, 3, bytes.Count(got, []byte("01234")))
+	require.Equal(t, 1, bytes.Count(got, []byte("56789")))
+	_, err = cs.dial(t.Context(), "tcp", l.Addr().String())
+	require.ErrorIs(t, err, net.ErrClosed)
 }

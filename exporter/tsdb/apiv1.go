@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/rules"
 	"github.com/prometheus/prometheus/scrape"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	apiv1 "github.com/prometheus/prometheus/web/api/v1"
 )
@@ -31,9 +32,13 @@ const (
 // release to release. This is the only place that knows them.
 func newAPI(b *Backend, o Options, engine *promql.Engine, p parser.Parser) *apiv1.API {
 	scraping := noScraping{metadata: metadataTargets(o.Metadata)}
+	var queries storage.SampleAndChunkQueryable = b.db
+	if o.Config.StartTimestamps {
+		queries = olderChunks{b.db}
+	}
 	return apiv1.NewAPI(
 		engine,
-		b.db, // queries
+		queries,
 		nil,  // appends, first form
 		nil,  // appends, second form
 		b.db, // exemplar queries

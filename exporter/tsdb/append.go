@@ -204,6 +204,9 @@ func (a *appender) append(p *place, x sample, at progress) error {
 	err := a.put(p, &x)
 	if err == nil {
 		p.gen, p.last = a.gen, x.t
+		if x.start != 0 && !a.b.starts {
+			a.b.metrics.startsDropped.Inc()
+		}
 		return nil
 	}
 	r, ok := verdict(err)

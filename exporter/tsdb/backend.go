@@ -56,6 +56,7 @@ type Backend struct {
 	db        *tsdb.DB
 	into      appendable // db
 	exemplars bool       // some are kept
+	starts    bool       // start timestamps are kept
 	gate      *gate
 	refs      refs
 	gen       atomic.Uint32 // of the last appender
@@ -105,6 +106,7 @@ func Open(o Options) (*Backend, error) {
 		db:        db,
 		into:      db,
 		exemplars: o.Config.MaxExemplars > 0,
+		starts:    o.Config.StartTimestamps,
 		gate:      newGate(),
 		metrics:   newMetrics(reg),
 		registry:  reg,

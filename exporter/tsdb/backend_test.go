@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"math"
+	"net/http/httptest"
+	"os"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -96,6 +100,99 @@ func TestStartTimestampsCanBeTurnedOff(t *testing.T) {
 	r := row{labels: named("a_total"), points: []point{{t: base, start: base - 1, v: 1}}}
 	require.Empty(t, deliver(t, b, whole((&table{}).request(t, series.V2, r))))
 	requirePoints(t, []point{{t: base, v: 1}}, stored(t, b)[r.labels.String()])
+	require.EqualValues(t, 1, counterValue(t, b.metrics.startsDropped))
+}
+
+// What Send has taken outlives the process: a copy of the files, made without closing
+// the store, holds it.
+func TestACrashKeepsWhatWasSent(t *testing.T) {
+	dir := t.TempDir()
+	b := store(t, dir, nil)
+	ids := &table{}
+	rows := everyKind(series.V2)
+	require.Empty(t, deliver(t, b, whole(ids.request(t, series.V2, rows...))))
+	late := floats(named("late"), float64(base+60_000), 2)
+	require.Empty(t, deliver(t, b, whole(ids.request(t, series.V2, late))))
+	require.Empty(t, deliver(t, b, whole(ids.request(t, series.V2, floats(named("late"), float64(base), 1)))))
+
+	crashed := t.TempDir()
+	require.NoError(t, os.CopyFS(crashed, os.DirFS(dir)))
+	got := stored(t, store(t, crashed, nil))
+	require.Len(t, got, len(rows)+1)
+	for _, r := range rows {
+		requirePoints(t, r.points, got[r.labels.String()])
+	}
+	requirePoints(t, []point{{t: base, v: 1}, {t: base + 60_000, v: 2}}, got[named("late").String()])
+}
+
+// Lanes send parcels that share no series side by side, while others query and ids are
+// forgotten.
+func TestParallelDeliveries(t *testing.T) {
+	b := store(t, t.TempDir(), nil)
+	const senders, rounds, each = 4, 30, 50
+	ids := &table{}
+	var parcels [senders][rounds]*exporter.Parcel
+	for s := range senders {
+		for r := range rounds {
+			var rows []row
+			for i := range each {
+				rows = append(rows, row{
+					labels:    named("m", "i", strconv.Itoa(s*each+i)),
+					points:    []point{{t: base + int64(r)*1000, v: float64(r)}},
+					exemplars: []exemplar.Exemplar{trace("x", base+int64(r)*1000, float64(r))},
+				})
+			}
+			parcels[s][r] = whole(ids.request(t, versions[r%2], rows...))
+		}
+	}
+	var idle []series.ID
+	for i := range 3 * chunkSize {
+		idle = append(idle, series.Overflow+series.ID(1000+i))
+	}
+	api := b.Handler("")
+	var senderGroup, others sync.WaitGroup
+	done := make(chan struct{})
+	for range 2 {
+		others.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				w := httptest.NewRecorder()
+				api.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/query?query=sum(rate(m[1m]))&time=1700000020", nil))
+				if w.Code != 200 {
+					t.Errorf("query: %s", w.Body)
+				}
+				b.refs.at(idle[len(idle)-1])
+				b.Forget(idle)
+			}
+		})
+	}
+	for s := range senders {
+		senderGroup.Go(func() {
+			for _, p := range parcels[s] {
+				d, err := b.Prepare(p)
+				if err == nil {
+					_, err = d.Send(context.Background(), 0)
+				}
+				if err != nil || d.(exporter.Refuser).Refused(0) != nil {
+					t.Errorf("send: %v, refused %v", err, d.(exporter.Refuser).Refused(0))
+				}
+				d.Close()
+			}
+		})
+	}
+	senderGroup.Wait()
+	close(done)
+	others.Wait()
+	got := stored(t, b)
+	require.Len(t, got, senders*each)
+	for ls, points := range got {
+		require.Len(t, points, rounds, ls)
+	}
+	require.Len(t, storedExemplars(t, b), senders*each)
 }
 
 func TestPartsAndSelections(t *testing.T) {

@@ -13,6 +13,7 @@ type metrics struct {
 	commits        prometheus.Counter
 	commitFailures prometheus.Counter
 	lookups        prometheus.Counter
+	startsDropped  prometheus.Counter
 	requests       *prometheus.CounterVec
 }
 
@@ -38,12 +39,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "sluice_tsdb_series_lookups_total",
 			Help: "Series whose place in the embedded store had to be looked up by their labels, because they were new, had left the store's memory, or have no id of their own.",
 		}),
+		startsDropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_tsdb_start_timestamps_dropped_total",
+			Help: "Samples stored without their start timestamp, because start_timestamps is off.",
+		}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_tsdb_query_requests_total",
 			Help: "Requests to the query API of the embedded store.",
 		}, []string{"handler", "code"}),
 	}
-	reg.MustRegister(m.sendDuration, m.commits, m.commitFailures, m.lookups, m.requests)
+	reg.MustRegister(m.sendDuration, m.commits, m.commitFailures, m.lookups, m.startsDropped, m.requests)
 	return m
 }
 

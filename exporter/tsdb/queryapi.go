@@ -2,6 +2,7 @@ package tsdb
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"sync"
@@ -138,14 +139,18 @@ func newTurnstile(n int) turnstile { return make(turnstile, n) }
 // GetMaxConcurrent implements promql.QueryTracker.
 func (t turnstile) GetMaxConcurrent() int { return cap(t) }
 
-// Insert implements promql.QueryTracker: it waits for a place.
+// Insert implements promql.QueryTracker: it waits for a place. A query whose time is
+// over before there is one has timed out as those that run have.
 func (t turnstile) Insert(ctx context.Context, _ string) (int, error) {
 	select {
 	case t <- struct{}{}:
 		return 0, nil
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
 	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return 0, promql.ErrQueryTimeout("wait for other queries")
+	}
+	return 0, ctx.Err()
 }
 
 // Delete implements promql.QueryTracker: it gives a place back.

@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
+	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/storage/remote"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/tsdbutil"
@@ -233,6 +234,38 @@ func TestRemoteRead(t *testing.T) {
 	}
 }
 
+// Clients of remote read get no chunk encodings that are younger than they may be.
+func TestRemoteReadChunkEncodings(t *testing.T) {
+	b := store(t, t.TempDir(), nil)
+	rows := everyKind(series.V2)
+	require.Empty(t, deliver(t, b, whole((&table{}).request(t, series.V2, rows...))))
+	q, err := b.query.api().Queryable.ChunkQuerier(0, base*2)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, q.Close()) }()
+	set := q.Select(context.Background(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".*"))
+	samples := map[string]int{}
+	for set.Next() {
+		chunks := set.At().Iterator(nil)
+		for chunks.Next() {
+			c := chunks.At().Chunk
+			require.Contains(t, []chunkenc.Encoding{chunkenc.EncXOR, chunkenc.EncHistogram, chunkenc.EncFloatHistogram}, c.Encoding())
+			samples[set.At().Labels().String()] += c.NumSamples()
+		}
+		require.NoError(t, chunks.Err())
+	}
+	require.NoError(t, set.Err())
+	require.Len(t, samples, len(rows))
+	for _, r := range rows {
+		require.Equal(t, len(r.points), samples[r.labels.String()], r.labels)
+	}
+	names, _, err := q.LabelNames(context.Background(), nil)
+	require.NoError(t, err)
+	require.Contains(t, names, "__name__")
+	values, _, err := q.LabelValues(context.Background(), "__name__", nil)
+	require.NoError(t, err)
+	require.Len(t, values, len(rows))
+}
+
 // Queries that run when the store closes are cancelled and waited for; later ones are
 // told so.
 func TestCloseUnderQueries(t *testing.T) {
@@ -275,6 +308,10 @@ func TestQueriesWaitForAPlace(t *testing.T) {
 	cancel()
 	_, err = ts.Insert(ctx, "second")
 	require.ErrorIs(t, err, context.Canceled)
+	ctx, cancel = context.WithTimeout(context.Background(), 0)
+	defer cancel()
+	_, err = ts.Insert(ctx, "second")
+	require.IsType(t, promql.ErrQueryTimeout(""), err)
 	ts.Delete(0)
 	_, err = ts.Insert(context.Background(), "third")
 	require.NoError(t, err)

@@ -108,14 +108,6 @@ func (r *refusals) add(o *refusals) {
 	}
 }
 
-func (r *refusals) total() series.Counts {
-	var c series.Counts
-	for i := range r {
-		c.Add(r[i])
-	}
-	return c
-}
-
 // drops returns what was refused as the lane counts it; nil when nothing was.
 func (r *refusals) drops() []exporter.Drop {
 	var ds []exporter.Drop

@@ -31,7 +31,7 @@ func (g *Gateway) keepSeries(ctx context.Context) {
 func (g *Gateway) evict() {
 	before := g.o.Now().Add(-time.Duration(g.config.Series.IdleAfter)).Unix()
 	oldest := int64(math.MaxInt64)
-	if ms, ok := g.journal.TailOldest(); ok {
+	if ms, ok := g.journal.IDsOldest(); ok {
 		oldest = ms
 	}
 	for _, l := range *g.lines.Load() {

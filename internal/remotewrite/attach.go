@@ -147,19 +147,13 @@ func (b *Builder) hash(refs []uint32) uint64 {
 	return h
 }
 
-// seriesRefs appends the label references in the content of a V2 TimeSeries.
+// seriesRefs appends the label references in the content of a V2 TimeSeries, which in a
+// Builder's body are one leading field.
 func seriesRefs(dst []uint32, content []byte) []uint32 {
-	for len(content) > 0 {
-		tag, rest, _ := nextField(content)
-		switch tag {
-		case tagV2Refs:
-			p, _, _ := lenDelim(rest)
-			dst, _ = appendRefs(dst, p)
-		case tagV2OneRef:
-			v, _ := uvarint(rest)
-			dst = append(dst, uint32(v))
-		}
-		content, _ = skipField(rest, tag)
+	if len(content) == 0 || content[0] != tagV2Refs {
+		return dst
 	}
+	p, _, _ := lenDelim(content[1:])
+	dst, _ = appendRefs(dst, p)
 	return dst
 }

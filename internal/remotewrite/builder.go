@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 
 	"github.com/sluice-metrics/sluice/internal/series"
 )
@@ -15,46 +14,17 @@ const (
 	// whose policy is to drop them.
 	ReasonNHCBOnRW1 Reason = "nhcb_on_rw1"
 	// ReasonHistogramTooWide: a native histogram with custom buckets that would become
-	// more classic series than a Builder writes for one histogram.
+	// more classic series, or more bytes, than a Builder writes for one.
 	ReasonHistogramTooWide Reason = "histogram_too_wide"
+	// ReasonSeriesTooLong: an RW 2.0 series that would take more than 16 MiB in RW 1.0,
+	// where strings are not shared.
+	ReasonSeriesTooLong Reason = "series_too_long"
 	// ReasonUTF8NameRefused: a metric or label name beyond the RW 1.0 charset for a
 	// backend that does not take such.
 	ReasonUTF8NameRefused Reason = "utf8_name_refused"
 	// ReasonEscapingCollision: two label names of a series that are one after escaping.
 	ReasonEscapingCollision Reason = "escaping_collision"
 )
-
-// NHCBPolicy says what becomes of native histograms with custom buckets on the way to
-// an RW 1.0 backend, where they must not be sent.
-type NHCBPolicy uint8
-
-const (
-	NHCBExpand NHCBPolicy = iota // they become the series of a classic histogram
-	NHCBDrop                     // they are dropped, ReasonNHCBOnRW1
-)
-
-var nhcbPolicies = [...]string{"expand_to_classic", "drop"}
-
-// String returns the word used in configuration files.
-func (p NHCBPolicy) String() string {
-	if int(p) < len(nhcbPolicies) {
-		return nhcbPolicies[p]
-	}
-	return "unknown"
-}
-
-// MarshalText implements encoding.TextMarshaler.
-func (p NHCBPolicy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (p *NHCBPolicy) UnmarshalText(b []byte) error {
-	i := slices.Index(nhcbPolicies[:], string(b))
-	if i < 0 {
-		return fmt.Errorf("unknown policy %q for custom-bucket histograms: want one of %s", b, strings.Join(nhcbPolicies[:], ", "))
-	}
-	*p = NHCBPolicy(i)
-	return nil
-}
 
 // BuilderOptions sets up a Builder.
 type BuilderOptions struct {
@@ -100,6 +70,8 @@ type LateDrop struct {
 type Builder struct {
 	o      BuilderOptions
 	escape escaper
+	// rewrite are the flags for which a series cannot be copied as it stands.
+	rewrite Flags
 
 	body  []byte      // V1: the request; V2: its timeseries fields
 	table symbolTable // V2
@@ -113,7 +85,8 @@ type Builder struct {
 	pending []byte // exemplar fields of waiting
 
 	source source
-	labels labelMemo
+	labels labelMemo        // of the series written last
+	kept   labelMemo        // of the series judged last by keepsNames
 	joined []joinedMetadata // V2, by reference of the metric name
 	finder exemplarFinder
 
@@ -122,38 +95,35 @@ type Builder struct {
 	refs      []byte
 	exemplars []Exemplar
 	hists     []HistogramRef
-	text      []byte
+	whole     []byte
 	classic   classicHistogram
 }
 
 // source is the message that series are being taken from and what is known about its
 // symbols, by their number.
 type source struct {
-	id       sourceID
-	verbatim bool     // V2 to V2: the request's table starts with this message's table
-	refs     []uint32 // V2 to V2: reference in the request + 1, 0 when not known yet
-	names    []uint8  // V2, when names are escaped: bits name…
-	told     []bool   // V2 to V1: metadata of that metric name was dealt with
-}
-
-// sourceID tells messages apart. A Message that is indexed anew over other bytes in
-// the same buffer differs in what the walk found; see Begin for when it does not.
-type sourceID struct {
+	// What tells messages apart; see Begin for when it does not.
 	m        *Message
 	data     *byte
 	length   int
 	symbols  int
-	series   int
 	counts   series.Counts
 	min, max int64
+
+	copies   bool     // series can be copied, but those with Builder.rewrite flags
+	asIs     bool     // and their names need no look either
+	verbatim bool     // V2 to V2: the request's table starts with this message's table
+	refs     []uint32 // V2 to V2: reference in the request + 1, 0 when not known yet
+	names    []uint8  // V2, when names are escaped: bits name…
+	told     []bool   // V2 to V1: metadata of that metric name was dealt with
+	longest  uint32   // V2 to V1: length of the longest symbol
 }
 
-const (
-	nameLabelSeen = 1 << iota // the symbol was judged as a label name
-	nameLabelBad              // and needs escaping
-	nameMetricSeen
-	nameMetricBad
-)
+// is reports whether m is the message that was begun, as far as that can be seen.
+func (s *source) is(m *Message) bool {
+	return s.m == m && s.length == len(m.Data) && s.data == &m.Data[0] && s.symbols == len(m.symbols) &&
+		s.min == m.MinTime && s.max == m.MaxTime && s.counts == m.Counts
+}
 
 // NewBuilder returns an empty Builder. It panics for an unknown version.
 func NewBuilder(o BuilderOptions) *Builder {
@@ -161,20 +131,25 @@ func NewBuilder(o BuilderOptions) *Builder {
 		panic(fmt.Sprintf("BUG: remotewrite.NewBuilder for version %d", o.Version))
 	}
 	b := &Builder{o: o, escape: escaper{how: o.Escaping}}
+	b.rewrite = FlagNoContent | FlagBadRefs | FlagBadHistogram | FlagExemplarNoTime | FlagCreated | FlagMixed | FlagSplitLabels
+	if o.Version == series.V1 {
+		b.rewrite |= FlagCustomBuckets
+	}
 	b.table.seed = rand.Uint64()
 	b.Reset()
 	return b
 }
 
-// Reset empties the Builder for the next request. What AppendTo and Late returned
-// before stays with AppendTo's caller, and is void for Late.
+// Reset empties the Builder for the next request. What Bytes and Late returned before
+// is void then.
 func (b *Builder) Reset() {
 	b.body = b.body[:0]
 	b.table.reset()
 	b.added, b.series, b.counts, b.starts = 0, 0, series.Counts{}, 0
 	b.late, b.waiting, b.pending = b.late[:0], b.waiting[:0], b.pending[:0]
-	b.source.id = sourceID{}
+	b.source.m = nil
 	b.labels.reset()
+	b.kept.reset()
 	clear(b.joined)
 	b.joined = b.joined[:0]
 }
@@ -184,27 +159,50 @@ func (b *Builder) Reset() {
 // Message was indexed twice since Reset, over the same buffer, and the two requests
 // agree in length, time range and numbers of series, samples and symbols; a caller
 // that reuses Messages within one request therefore calls Begin after each Index.
-func (b *Builder) Begin(m *Message) {
-	b.source.id = idOf(m)
-	b.source.verbatim = false
+func (b *Builder) Begin(m *Message) { b.begin(m, true) }
+
+// BeginPart is Begin for a caller that is going to add few of m's series, say less
+// than a third. The first RW 2.0 message of an RW 2.0 request normally brings its whole
+// symbol table along, which makes adding cheap; here only the symbols in use are
+// entered, which makes the request small.
+func (b *Builder) BeginPart(m *Message) { b.begin(m, false) }
+
+func (b *Builder) begin(m *Message, whole bool) {
+	s := &b.source
+	s.m, s.length, s.symbols = m, len(m.Data), m.Symbols()
+	s.counts, s.min, s.max = m.Counts, m.MinTime, m.MaxTime
+	s.data = nil
+	if s.length > 0 {
+		s.data = &m.Data[0]
+	}
+	s.verbatim = false
 	b.labels.reset()
-	if m.Version != series.V2 {
-		return
+	b.kept.reset()
+	if m.Version == series.V2 {
+		b.beginSymbols(m, whole)
 	}
-	n := m.Symbols()
+	s.copies = m.Version == b.o.Version && (m.Version == series.V1 || s.verbatim)
+	s.asIs = s.copies && b.o.Escaping == EscapeAllow
+}
+
+func (b *Builder) beginSymbols(m *Message, whole bool) {
+	s := &b.source
 	if b.o.Escaping != EscapeAllow {
-		b.source.names = cleared(b.source.names, n)
+		s.names = cleared(s.names, s.symbols)
 	}
-	if b.o.Version == series.V1 {
-		b.source.told = cleared(b.source.told, n)
-		return
-	}
-	if n > 0 && b.table.fresh() {
+	switch {
+	case b.o.Version == series.V1:
+		s.told = cleared(s.told, s.symbols)
+		s.longest = 0
+		for _, at := range m.symbols {
+			s.longest = max(s.longest, at.to-at.from)
+		}
+	case whole && s.symbols > 0 && b.table.fresh():
 		b.table.take(m)
-		b.source.verbatim = true
-		return
+		s.verbatim = true
+	default:
+		s.refs = cleared(s.refs, s.symbols)
 	}
-	b.source.refs = cleared(b.source.refs, n)
 }
 
 // cleared returns n zero elements, in s when they fit.
@@ -215,17 +213,6 @@ func cleared[E any](s []E, n int) []E {
 	s = s[:n]
 	clear(s)
 	return s
-}
-
-func idOf(m *Message) sourceID {
-	id := sourceID{
-		m: m, length: len(m.Data), symbols: m.Symbols(), series: len(m.Series),
-		counts: m.Counts, min: m.MinTime, max: m.MaxTime,
-	}
-	if len(m.Data) > 0 {
-		id.data = &m.Data[0]
-	}
-	return id
 }
 
 // Len is the number of TimeSeries messages so far. It differs from the number of
@@ -265,6 +252,25 @@ func (b *Builder) AppendTo(dst []byte) []byte {
 	return append(dst, b.body...)
 }
 
+// Bytes is AppendTo into memory of the Builder, which for RW 1.0 saves the copy. The
+// result holds until the next call that adds something, Reset or Bytes.
+func (b *Builder) Bytes() []byte {
+	if b.o.Version == series.V1 {
+		return b.body
+	}
+	b.whole = b.AppendTo(b.whole[:0])
+	return b.whole
+}
+
+// Footprint is about the number of bytes that the Builder keeps for its next use. Who
+// pools Builders gives up those that one big request has blown up.
+func (b *Builder) Footprint() int {
+	t := &b.table
+	return cap(b.body) + cap(b.whole) + cap(b.pending) + cap(b.finder.body) +
+		cap(t.raw) + 8*(cap(t.at)+cap(t.hash)+cap(t.slots)) +
+		4*cap(b.source.refs) + cap(b.source.names) + cap(b.source.told)
+}
+
 // AddMetadata writes a metadata entry. It has no effect on RW 2.0 requests, where
 // metadata goes with the series, nor for a family whose name is refused.
 func (b *Builder) AddMetadata(md Metadata) {
@@ -280,36 +286,37 @@ func (b *Builder) AddMetadata(md Metadata) {
 	b.putMetadata(md)
 }
 
-// Flags for which a series cannot be copied as it stands.
-const rewriteFlags = FlagNoContent | FlagBadRefs | FlagBadHistogram | FlagExemplarNoTime | FlagCreated | FlagMixed | FlagSplitLabels
-
 // Add writes series i of m, with its labels as m spells them, and mends what
 // Series.NeedsRewrite tells of. A series that is invalid is dropped; one whose only
 // fault is that its exemplars have no sample is not invalid to a Builder: RW 1.0 takes
 // it, and for RW 2.0 its exemplars wait for a series with the same labels.
 func (b *Builder) Add(m *Message, i int) Outcome {
 	s := &m.Series[i]
-	all := s.counts()
-	if b.source.id != idOf(m) {
+	if !b.source.is(m) {
 		b.Begin(m)
 	}
-	if b.o.Escaping == EscapeAllow && s.Flags&rewriteFlags == 0 && m.Version == b.o.Version && b.copies(s) {
-		b.body = append(b.body, m.Data[s.From:s.To]...)
-		b.added++
-		b.series++
-		b.counts.Add(all)
-		return Outcome{Written: all}
+	var o Outcome
+	if b.source.asIs && s.Flags&b.rewrite == 0 {
+		o = b.copy(m, s)
+	} else {
+		o = b.add(m, i)
 	}
-	o := b.add(m, i)
 	b.added++
 	b.counts.Add(o.Written)
 	return o
 }
 
+// copy writes a series as it stands.
+func (b *Builder) copy(m *Message, s *Series) Outcome {
+	b.body = append(b.body, m.Data[s.From:s.To]...)
+	b.series++
+	return Outcome{Written: s.counts()}
+}
+
 // AddLabels is Add with the labels ls, which must be canonical (sorted, none twice,
 // none empty) and are copied, in the place of those that m spells.
 func (b *Builder) AddLabels(m *Message, i int, ls []Label) Outcome {
-	if b.source.id != idOf(m) {
+	if !b.source.is(m) {
 		b.Begin(m)
 	}
 	o := b.judge(&m.Series[i])
@@ -323,15 +330,6 @@ func (b *Builder) AddLabels(m *Message, i int, ls []Label) Outcome {
 
 func (s *Series) counts() series.Counts {
 	return series.Counts{Samples: uint64(s.Samples), Histograms: uint64(s.Histograms), Exemplars: uint64(s.Exemplars)}
-}
-
-// copies reports whether a series whose flags are fine, of a message of the request's
-// version, may be copied.
-func (b *Builder) copies(s *Series) bool {
-	if b.o.Version == series.V1 {
-		return s.Flags&FlagCustomBuckets == 0
-	}
-	return b.source.verbatim
 }
 
 // judge returns the outcome of a series that must not be written, and one without a
@@ -369,10 +367,8 @@ func (b *Builder) add(m *Message, i int) Outcome {
 // respell writes a valid series with the labels that m spells, which stand in one run.
 func (b *Builder) respell(m *Message, i int) Outcome {
 	s := &m.Series[i]
-	if m.Version == b.o.Version && s.Flags&rewriteFlags == 0 && b.copies(s) {
-		b.body = append(b.body, m.Data[s.From:s.To]...)
-		b.series++
-		return Outcome{Written: s.counts()}
+	if b.source.copies && s.Flags&b.rewrite == 0 {
+		return b.copy(m, s)
 	}
 	if b.o.Version == series.V1 {
 		return b.writeV1(m, i, spelling{})
@@ -382,59 +378,6 @@ func (b *Builder) respell(m *Message, i int) Outcome {
 		return Outcome{Dropped: s.counts(), Reason: ReasonMalformedLabels}
 	}
 	return b.putV2(m, i, md)
-}
-
-// keepsNames reports whether the names of series i need no escaping; ok is false when
-// its labels cannot be read.
-func (b *Builder) keepsNames(m *Message, i int) (keeps, ok bool) {
-	if b.o.Escaping == EscapeAllow || m.Series[i].Flags&FlagSplitLabels != 0 {
-		return true, true
-	}
-	if m.Version == series.V2 {
-		return b.keepsSymbols(m, i), true
-	}
-	for run := m.LabelBytes(i); len(run) > 0; {
-		l, rest, ok := splitLabel(run)
-		if !ok {
-			return false, false
-		}
-		if !b.escape.keepsLabel(l) {
-			return false, true
-		}
-		run = rest
-	}
-	return true, true
-}
-
-// keepsSymbols is keepsNames for V2; each symbol is judged once per message.
-func (b *Builder) keepsSymbols(m *Message, i int) bool {
-	known := b.source.names
-	for refs := m.Refs(i); len(refs) > 0; {
-		name, value, rest := nextPair(refs)
-		refs = rest
-		if known[name]&nameLabelSeen == 0 {
-			known[name] |= nameLabelSeen
-			if !b.o.Escaping.keepsName(m.Symbol(int(name)), false) {
-				known[name] |= nameLabelBad
-			}
-		}
-		if known[name]&nameLabelBad != 0 {
-			return false
-		}
-		if string(m.Symbol(int(name))) != nameLabel {
-			continue
-		}
-		if known[value]&nameMetricSeen == 0 {
-			known[value] |= nameMetricSeen
-			if !b.o.Escaping.keepsName(m.Symbol(int(value)), true) {
-				known[value] |= nameMetricBad
-			}
-		}
-		if known[value]&nameMetricBad != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // addLabels writes a valid series under the labels ls, which are escaped first.

@@ -1,8 +1,10 @@
 package remotewrite
 
 import (
+	"fmt"
 	"testing"
 
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-metrics/sluice/internal/series"
@@ -52,7 +54,20 @@ func builderCases(tb testing.TB) []builderCase {
 	v2 := scanned(tb, series.V2, payloadV2(benchSeries, false))
 	first := scanned(tb, series.V2, payloadV2(1, false))
 	starts := scanned(tb, series.V2, payloadV2(benchSeries, true))
+	var rich []genSeries // histograms, exemplars in the series and exemplars on their own
+	for i := range 100 {
+		ls := label(nameLabel, "m", "id", fmt.Sprint(i))
+		h := &histogram.Histogram{Count: 5, ZeroCount: 2, PositiveSpans: []histogram.Span{{Length: 1}}, PositiveBuckets: []int64{3}}
+		rich = append(rich,
+			genSeries{labels: ls, exemplars: exemplar(1)},
+			genSeries{labels: ls, exemplars: exemplar(2), ints: []*histogram.Histogram{h}, times: []int64{1}, starts: []int64{1}},
+		)
+	}
+	rich1, rich2 := scanBytes(tb, series.V1, encodeV1(rich)), scanBytes(tb, series.V2, encodeV2(rich))
 	return []builderCase{
+		{"Rich/V1ToV2", BuilderOptions{Version: series.V2}, []*Message{rich1}},
+		{"Rich/V2ToV2/Remap", BuilderOptions{Version: series.V2}, []*Message{first, rich2}},
+		{"Rich/V2ToV1", BuilderOptions{Version: series.V1}, []*Message{rich2}},
 		{"V1ToV1", BuilderOptions{Version: series.V1}, []*Message{v1}},
 		{"V1ToV1/Underscores", BuilderOptions{Version: series.V1, Escaping: EscapeUnderscores}, []*Message{v1}},
 		{"V2ToV2/OneSource", BuilderOptions{Version: series.V2}, []*Message{v2}},
@@ -69,16 +84,21 @@ func BenchmarkBuilder(b *testing.B) {
 	for _, c := range builderCases(b) {
 		b.Run(c.name, func(b *testing.B) {
 			builder := NewBuilder(c.o)
-			samples := 0
+			samples := 0 // of both kinds
 			for _, m := range c.messages {
-				samples += int(m.Counts.Samples)
+				samples += int(m.Counts.Samples + m.Counts.Histograms)
 			}
-			var out []byte
 			b.ReportAllocs()
 			for b.Loop() {
 				builder.Reset()
-				addAll(builder, c.messages...)
-				out = builder.AppendTo(out[:0])
+				for _, m := range c.messages {
+					for i := range m.Series {
+						if builder.Add(m, i).Reason != "" {
+							b.Fatal("dropped")
+						}
+					}
+				}
+				builder.Bytes()
 			}
 			perSample(b, samples)
 		})

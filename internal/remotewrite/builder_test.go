@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -29,7 +30,7 @@ func TestBuilder_V2ToV2_OneSourceIsACopy(t *testing.T) {
 	})
 }
 
-func TestBuilder_V2ToV2_ManySourcesShareOneTable(t *testing.T) {
+func TestM1_ManySourcesShareOneTable(t *testing.T) {
 	b := NewBuilder(BuilderOptions{Version: series.V2})
 	rapid.Check(t, func(t *rapid.T) {
 		b.Reset()
@@ -474,4 +475,85 @@ func TestBuilder_NoticesAnotherMessage(t *testing.T) {
 		want = append(want, readV2(t, m.Data)[2])
 	}
 	require.Equal(t, want, readV2(t, b.AppendTo(nil)))
+}
+
+// The benchmarks' requests, whose neighbours differ in the metric name alone.
+func TestBuilder_Payload(t *testing.T) {
+	v1 := mustMarshal(payloadV1(500))
+	v2 := mustMarshal(payloadV2(500, false))
+	want, _ := readV1(t, v1)
+	for _, escaping := range []Escaping{EscapeAllow, EscapeUnderscores} {
+		toV1 := NewBuilder(BuilderOptions{Version: series.V1, Escaping: escaping})
+		got, _ := readV1(t, written(t, toV1, series.V2, v2))
+		require.Equal(t, want, got)
+		toV2 := NewBuilder(BuilderOptions{Version: series.V2, Escaping: escaping})
+		require.Equal(t, want, readV2(t, written(t, toV2, series.V1, v1)))
+		toV2.Reset()
+		addAll(toV2, scanned(t, series.V2, payloadV2(1, true)), scanBytes(t, series.V2, v2))
+		require.Equal(t, readV2(t, v2), readV2(t, toV2.Bytes())[1:])
+	}
+}
+
+func TestBuilder_BeginPartTakesOnlyWhatIsUsed(t *testing.T) {
+	m := scanned(t, series.V2, payloadV2(1000, false))
+	b := NewBuilder(BuilderOptions{Version: series.V2})
+	b.BeginPart(m)
+	require.Empty(t, b.Add(m, 7).Reason)
+	out := b.AppendTo(nil)
+	require.Equal(t, readV2(t, m.Data)[7:8], readV2(t, out))
+	symbolsUnique(t, out)
+	require.Less(t, len(out), 2000)
+	require.GreaterOrEqual(t, b.Footprint(), len(out))
+}
+
+// References of one, two and three bytes.
+func TestBuilder_ManySymbols(t *testing.T) {
+	req := &prompb.WriteRequest{}
+	for i := range 20_000 {
+		req.Timeseries = append(req.Timeseries, prompb.TimeSeries{
+			Labels: label(nameLabel, "m", "id", fmt.Sprint("id-", i)), Samples: []prompb.Sample{{Value: 1, Timestamp: int64(i) + 1}},
+		})
+	}
+	data := mustMarshal(req)
+	want, _ := readV1(t, data)
+	b := NewBuilder(BuilderOptions{Version: series.V2})
+	one := written(t, b, series.V1, data)
+	require.Equal(t, want, readV2(t, one))
+	symbolsUnique(t, one)
+
+	b.Reset() // the same by remapping, behind a request with another table
+	m := scanBytes(t, series.V2, one)
+	addAll(b, scanned(t, series.V2, payloadV2(1, false)), m)
+	require.Equal(t, want, readV2(t, b.AppendTo(nil))[1:])
+	symbolsUnique(t, b.Bytes())
+
+	got, _ := readV1(t, written(t, NewBuilder(BuilderOptions{Version: series.V1}), series.V2, one))
+	require.Equal(t, want, got)
+}
+
+// A reference is short and what it stands for may be long: a small RW 2.0 series must
+// not become an RW 1.0 series of any size.
+func TestBuilder_V2ToV1_DoesNotExplode(t *testing.T) {
+	req := &writev2.Request{Symbols: []string{"", nameLabel, "m", strings.Repeat("x", 1<<20)}}
+	refs := []uint32{1, 2}
+	for i := range 40 {
+		req.Symbols = append(req.Symbols, fmt.Sprintf("l%02d", i))
+		refs = append(refs, uint32(len(req.Symbols)-1), 3)
+	}
+	sample := []writev2.Sample{{Value: 1, Timestamp: 1}}
+	req.Timeseries = []writev2.TimeSeries{
+		{LabelsRefs: refs, Samples: sample},
+		{LabelsRefs: []uint32{1, 2}, Samples: sample, Exemplars: []writev2.Exemplar{{LabelsRefs: refs, Timestamp: 1}}},
+		{LabelsRefs: refs[:24], Samples: sample},
+		{LabelsRefs: []uint32{1, 2}, Samples: sample},
+	}
+	m := scanned(t, series.V2, req)
+	b := NewBuilder(BuilderOptions{Version: series.V1})
+	for i, want := range []Reason{ReasonSeriesTooLong, ReasonSeriesTooLong, "", ""} {
+		o := b.Add(m, i)
+		require.Equal(t, want, o.Reason)
+		require.Equal(t, want == "", o.Dropped.Zero())
+	}
+	require.Equal(t, 2, b.Len())
+	require.Less(t, b.Size(), 12<<20)
 }

@@ -11,6 +11,9 @@ import (
 // writeV1 writes a valid series into an RW 1.0 request.
 func (b *Builder) writeV1(m *Message, i int, sp spelling) Outcome {
 	s := &m.Series[i]
+	if m.Version == series.V2 && b.explodes(m, i) {
+		return Outcome{Dropped: s.counts(), Reason: ReasonSeriesTooLong}
+	}
 	if m.Version == series.V2 && s.Flags&FlagMetadata != 0 {
 		b.tellMetadata(m, i, sp)
 	}
@@ -19,6 +22,38 @@ func (b *Builder) writeV1(m *Message, i int, sp spelling) Outcome {
 	}
 	b.putV1(m, i, sp, part{samples: s.Samples > 0, histograms: s.Histograms > 0, exemplars: s.Exemplars > 0})
 	return Outcome{Written: s.counts()}
+}
+
+// maxExpanded bounds, in bytes, what one series may become on its way to RW 1.0. A
+// reference takes two bytes and the string that it stands for may have megabytes, so
+// that a small RW 2.0 series could become one of any size; a request of more than
+// this is not sent anyway.
+const maxExpanded = 16 << 20
+
+// explodes reports whether V2 series i takes more than maxExpanded when its references
+// are replaced by what they stand for.
+func (b *Builder) explodes(m *Message, i int) bool {
+	s := &m.Series[i]
+	if int64(s.To-s.content)*int64(b.source.longest) <= maxExpanded {
+		return false // each reference takes a byte at least
+	}
+	ls, err := m.AppendLabels(nil, i)
+	if err != nil {
+		return true
+	}
+	n := sizeLabels(ls)
+	for _, e := range m.AppendExemplars(nil, i) {
+		n += sizeLabels(e.Labels)
+	}
+	return n > maxExpanded
+}
+
+// sizeLabels is about what ls take as V1 label fields, in bytes.
+func sizeLabels(ls []Label) (n int) {
+	for _, l := range ls {
+		n += len(l.Name) + len(l.Value) + 8
+	}
+	return n
 }
 
 // part is what to write of a series.
@@ -68,58 +103,6 @@ func (b *Builder) putV1(m *Message, i int, sp spelling, p part) {
 	b.putHistograms(m, i, p.exponential)
 	b.closeField(at, width)
 	b.series++
-}
-
-// labelMemo is the label run written last by expandRefs. Neighbours share most of
-// their labels, and those are copied from there in as few pieces as they lie in.
-type labelMemo struct {
-	base       int // where in the body the run starts
-	last, next []memoLabel
-}
-
-type memoLabel struct {
-	name, value uint32 // references of the source message
-	from, to    uint32 // of the encoded field, from base
-}
-
-func (l *labelMemo) reset() { l.base, l.last = 0, l.last[:0] }
-
-// expandRefs appends the label fields that refs of m spell.
-func (b *Builder) expandRefs(m *Message, refs []byte) {
-	memo := &b.labels
-	last, next := memo.last, memo.next[:0]
-	base := len(b.body)
-	body := b.body
-	var run memoLabel // piece of the last run to copy: from, to
-	k := 0
-	for len(refs) > 0 {
-		var name, value uint32
-		name, value, refs = nextPair(refs)
-		if k+1 < len(last) && last[k].name != name && last[k+1].name == name {
-			k++ // the last series had a label here that this one has not
-		}
-		if k < len(last) && last[k].name == name {
-			if l := last[k]; l.value == value {
-				if l.from != run.to {
-					body = append(body, body[memo.base+int(run.from):memo.base+int(run.to)]...)
-					run.from = l.from
-				}
-				at := uint32(len(body)-base) + l.from - run.from
-				run.to = l.to
-				next = append(next, memoLabel{name, value, at, at + l.to - l.from})
-				k++
-				continue
-			}
-			k++
-		}
-		body = append(body, body[memo.base+int(run.from):memo.base+int(run.to)]...)
-		run.from, run.to = 0, 0
-		at := uint32(len(body) - base)
-		body = appendLabelField(body, m.Symbol(int(name)), m.Symbol(int(value)))
-		next = append(next, memoLabel{name, value, at, uint32(len(body) - base)})
-	}
-	b.body = append(body, body[memo.base+int(run.from):memo.base+int(run.to)]...)
-	memo.last, memo.next, memo.base = next, last, base
 }
 
 // appendLabelField is appendLabel with a shortcut for short labels.

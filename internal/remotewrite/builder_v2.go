@@ -43,25 +43,6 @@ func (b *Builder) refsOf(m *Message, i int) (md requestMetadata, ok bool) {
 	return b.join(metric, nil), ok
 }
 
-// remap puts the packed refs of m into b.refs as references of the request.
-func (b *Builder) remap(m *Message, refs []byte) {
-	if b.source.verbatim {
-		b.refs = append(b.refs[:0], refs...)
-		return
-	}
-	to, known := b.refs[:0], b.source.refs
-	for len(refs) > 0 {
-		r, n := uvarint(refs)
-		refs = refs[n:]
-		v := known[r]
-		if v == 0 {
-			v = b.ref(m, uint32(r)) + 1
-		}
-		to = appendRef(to, v-1)
-	}
-	b.refs = to
-}
-
 // appendRef appends a reference in packed form.
 func appendRef(dst []byte, ref uint32) []byte {
 	switch {
@@ -71,48 +52,6 @@ func appendRef(dst []byte, ref uint32) []byte {
 		return append(dst, byte(ref)|0x80, byte(ref>>7))
 	}
 	return appendUvarint(dst, uint64(ref))
-}
-
-// symbolize puts a run of V1 label fields into b.refs and returns the reference of
-// the metric name, 0 when there is none; ok is false for broken labels. The labels of the series before are tried
-// first: neighbours share most of them, and comparing is cheaper than hashing.
-func (b *Builder) symbolize(run []byte) (metric uint32, ok bool) {
-	memo := &b.labels
-	last, next := memo.last, memo.next[:0]
-	refs := b.refs[:0]
-	k := 0
-	for len(run) > 0 {
-		l, rest, ok := splitLabel(run)
-		if !ok {
-			return 0, false
-		}
-		run = rest
-		var to memoLabel
-		if k+1 < len(last) && !b.spells(last[k].name, l.Name) && b.spells(last[k+1].name, l.Name) {
-			k++
-		}
-		if k < len(last) && b.spells(last[k].name, l.Name) {
-			to = last[k]
-			if !b.spells(to.value, l.Value) {
-				to.value = b.table.intern(l.Value)
-			}
-			k++
-		} else {
-			to.name, to.value = b.table.intern(l.Name), b.table.intern(l.Value)
-		}
-		if string(l.Name) == nameLabel {
-			metric = to.value
-		}
-		next = append(next, to)
-		refs = appendRef(appendRef(refs, to.name), to.value)
-	}
-	b.refs, memo.last, memo.next = refs, next, last
-	return metric, true
-}
-
-// spells reports whether a symbol of the request is text.
-func (b *Builder) spells(ref uint32, text []byte) bool {
-	return string(b.table.symbol(ref)) == string(text)
 }
 
 // refsOfLabels puts ls into b.refs.

@@ -26,6 +26,53 @@ const (
 	laxRef    = "a reference of more than 32 bits, of which the decoders drop the upper ones"
 )
 
+// TestStricterThanGeneratedDecoders is the whole list of what they take and we refuse,
+// besides what the request as a whole must have (symbols, a number of series).
+func TestStricterThanGeneratedDecoders(t *testing.T) {
+	overlong := []byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f")
+	bigTag := []byte{0xfa, 0x80, 0x80, 0x80, 0x80, 0x01, 0x00}
+	for _, c := range []struct {
+		name, lax string
+		v1        []byte // content of a V1 TimeSeries
+		v2        []byte // the same for V2
+	}{
+		{"varint beyond 64 bits", laxVarint, field(2, []byte{0x10}, overlong), field(2, []byte{0x10}, overlong)},
+		{"unknown varint beyond 64 bits", laxVarint, join([]byte{0x78}, overlong), join([]byte{0x78}, overlong)},
+		{"tag beyond 32 bits", laxVarint, bigTag, bigTag},
+		{"group", laxGroup, []byte{0x7b, 0x7c}, []byte{0x7b, 0x7c}},
+		{
+			"packed doubles that end inside of one", laxPacked,
+			field(4, field(13, make([]byte, 7)), make([]byte, 1)), field(3, field(13, make([]byte, 7)), make([]byte, 1)),
+		},
+		{
+			"packed varints that end inside of one", laxPacked,
+			field(4, field(12, []byte{0x80}), []byte{1}), field(3, field(12, []byte{0x80}), []byte{1}),
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var m Message
+			data := field(1, c.v1)
+			require.NoError(t, new(prompb.WriteRequest).Unmarshal(data))
+			require.ErrorIs(t, m.Index(series.V1, data, 1), ErrMalformed)
+			require.Equal(t, c.lax, laxity(schemaV1, data))
+			data = join(symbolsV2(""), field(5, c.v2))
+			require.NoError(t, new(writev2.Request).Unmarshal(data))
+			require.ErrorIs(t, m.Index(series.V2, data, 1), ErrMalformed)
+			require.Equal(t, c.lax, laxity(schemaV2, data))
+		})
+	}
+
+	// A reference of more than 32 bits makes its series invalid.
+	data := join(symbolsV2("", "a"), field(5, field(1, []byte{0x80, 0x80, 0x80, 0x80, 0x10, 1}), oneFloat))
+	var req writev2.Request
+	require.NoError(t, req.Unmarshal(data))
+	require.Equal(t, []uint32{0, 1}, req.Timeseries[0].LabelsRefs)
+	var m Message
+	require.NoError(t, m.Index(series.V2, data, 1))
+	require.Equal(t, ReasonInvalidRefs, m.Series[0].Invalid())
+	require.Equal(t, laxRef, laxity(schemaV2, data))
+}
+
 // schema is which fields of a message the walk knows.
 type schema map[protowire.Number]knownField
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/common/model"
+
+	"github.com/sluice-metrics/sluice/internal/series"
 )
 
 // Escaping says what becomes of metric and label names beyond the RW 1.0 charset when
@@ -135,6 +137,14 @@ func (e Escaping) name(name string, metric bool) string {
 	return strings.ReplaceAll(escaped, ":", "_3a_")
 }
 
+// What is known about a symbol of the source as a name.
+const (
+	nameLabelSeen  = 1 << iota // the symbol was judged as a label name
+	_                          // and needs escaping
+	nameMetricSeen             // the symbol was judged as a metric name
+	_                          // and needs escaping
+)
+
 // maxEscaped bounds the names that an escaper remembers.
 const maxEscaped = 8192
 
@@ -207,4 +217,75 @@ func (e *escaper) name(name []byte, metric bool) []byte {
 	to := []byte(e.how.name(string(name), metric))
 	(*known)[string(name)] = to
 	return to
+}
+
+// keepsNames reports whether the names of series i need no escaping; ok is false when
+// its labels cannot be read.
+func (b *Builder) keepsNames(m *Message, i int) (keeps, ok bool) {
+	if b.o.Escaping == EscapeAllow || m.Series[i].Flags&FlagSplitLabels != 0 {
+		return true, true
+	}
+	if m.Version == series.V2 {
+		return b.keepsSymbols(m, m.Refs(i)), true
+	}
+	return b.keepsLabels(m.LabelBytes(i))
+}
+
+// keepsLabels is keepsNames for a run of V1 label fields. What was found fine in the
+// series before is not judged again.
+func (b *Builder) keepsLabels(run []byte) (keeps, ok bool) {
+	memo := &b.kept
+	next := memo.spare[:0]
+	for p, k := 0, 0; p < len(run); k++ {
+		if memo.ends(k, run[p:]) {
+			next = memo.tail(next, k, uint32(p), 0)
+			break
+		}
+		l, rest, ok := splitLabel(run[p:])
+		if !ok || !b.escape.keepsLabel(l) {
+			return false, ok
+		}
+		next = append(next, memoLabel{in: uint32(p)})
+		p = len(run) - len(rest)
+	}
+	memo.keep(run, next)
+	return true, true
+}
+
+// keepsSymbols is keepsNames for packed references; each symbol is judged once per
+// message.
+func (b *Builder) keepsSymbols(m *Message, refs []byte) bool {
+	memo := &b.kept
+	next := memo.spare[:0]
+	for p, k := 0, 0; p < len(refs); k++ {
+		if memo.ends(k, refs[p:]) {
+			next = memo.tail(next, k, uint32(p), 0)
+			break
+		}
+		name, n := packedRef(refs, p)
+		value, v := packedRef(refs, p+n)
+		if !b.keepsSymbol(m, name, nameLabelSeen) {
+			return false
+		}
+		if string(m.Symbol(int(name))) == nameLabel && !b.keepsSymbol(m, value, nameMetricSeen) {
+			return false
+		}
+		next = append(next, memoLabel{in: uint32(p)})
+		p += n + v
+	}
+	memo.keep(refs, next)
+	return true
+}
+
+// keepsSymbol reports whether a symbol of m needs no escaping as the name of a label
+// or, with nameMetricSeen, of a metric.
+func (b *Builder) keepsSymbol(m *Message, symbol uint32, as uint8) bool {
+	known := &b.source.names[symbol]
+	if *known&as == 0 {
+		*known |= as
+		if !b.o.Escaping.keepsName(m.Symbol(int(symbol)), as == nameMetricSeen) {
+			*known |= as << 1
+		}
+	}
+	return *known&(as<<1) == 0
 }

@@ -140,21 +140,24 @@ func (r *metadataRefs) parse(p []byte) bool {
 		if !ok {
 			return false
 		}
-		if p, ok = skipField(rest, tag); !ok {
-			return false
-		}
-		switch tag {
-		case tagFamilyType:
-			v, _ := uvarint(rest)
-			r.typ = metricType(v)
-		case tagV2HelpRef:
-			r.help, _ = uvarint(rest)
-		case tagV2UnitRef:
-			r.unit, _ = uvarint(rest)
-		default:
-			if f := tag >> 3; f == 1 || f == 3 || f == 4 {
+		if f := tag >> 3; tag&7 != wireVarint {
+			if p, ok = skipField(rest, tag); !ok || f == 1 || f == 3 || f == 4 {
 				return false
 			}
+			continue
+		}
+		v, n := uvarint(rest)
+		if n <= 0 {
+			return false
+		}
+		p = rest[n:]
+		switch tag {
+		case tagFamilyType:
+			r.typ = metricType(v)
+		case tagV2HelpRef:
+			r.help = v
+		case tagV2UnitRef:
+			r.unit = v
 		}
 	}
 	return true

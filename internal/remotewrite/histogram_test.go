@@ -159,7 +159,7 @@ var breaks = []func(*prompb.Histogram, *rand.Rand){
 func TestHistogramRulesAgreeWithPrometheus(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	verdicts := map[bool]int{}
-	for range 20_000 {
+	for range 4000 {
 		h := randomHistogram(rng)
 		data := field(1, labelV1("__name__", "h"), field(4, mustMarshal(&h)))
 		compareV1(t, data)
@@ -167,8 +167,8 @@ func TestHistogramRulesAgreeWithPrometheus(t *testing.T) {
 		require.NoError(t, m.Scan(series.V1, data))
 		verdicts[m.Series[0].Invalid() == ""]++
 	}
-	require.Greater(t, verdicts[true], 5000)
-	require.Greater(t, verdicts[false], 5000)
+	require.Greater(t, verdicts[true], 1000)
+	require.Greater(t, verdicts[false], 1000)
 }
 
 // TestHistogramRules has one case for each rule of section 1.5 of the protocol notes.

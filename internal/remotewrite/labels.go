@@ -16,6 +16,10 @@ type Label struct{ Name, Value []byte }
 
 const nameLabel = "__name__"
 
+// MaxLabels is how many labels a series may have. A label takes 48 bytes once it is
+// read, and as little as two on the wire.
+const MaxLabels = 1 << 16
+
 const (
 	tagLabelName  = 1<<3 | wireBytes
 	tagLabelValue = 2<<3 | wireBytes
@@ -23,9 +27,10 @@ const (
 )
 
 // AppendLabels appends the labels of series i as they are spelled, in any order, with
-// empty and duplicate ones. An error means that the inside of a V1 label is broken
-// (ReasonMalformedLabels) or that V2 references do not fit the symbol table
-// (FlagBadRefs); it wraps ErrMalformed and concerns this series only.
+// empty and duplicate ones. An error means that the inside of a V1 label is broken or
+// that there are more than MaxLabels (ReasonMalformedLabels), or that V2 references do
+// not fit the symbol table (FlagBadRefs); it wraps ErrMalformed and concerns this
+// series only.
 func (m *Message) AppendLabels(dst []Label, i int) ([]Label, error) {
 	s := &m.Series[i]
 	if m.Version == series.V2 {
@@ -36,9 +41,13 @@ func (m *Message) AppendLabels(dst []Label, i int) ([]Label, error) {
 		end = uint(s.To)
 	}
 	b := m.Data[:end]
+	most := len(dst) + MaxLabels
 	for at := uint(s.content); at < end; {
 		tag, from, to, _ := fieldAt(b, at)
 		if tag == tagV1Label {
+			if len(dst) == most {
+				return dst, malformed(at, "more labels than a series may have")
+			}
 			l, ok := parseLabel(b[from:to])
 			if !ok {
 				return dst, malformed(at, "broken Label")
@@ -60,6 +69,9 @@ func (m *Message) appendLabelsV2(dst []Label, i int) ([]Label, error) {
 	if !m.refsFit(m.refs) {
 		return dst, malformed(uint(s.From), fmt.Sprintf("%d labels_refs that are not pairs within %d symbols",
 			len(m.refs), len(m.symbols)))
+	}
+	if len(m.refs) > 2*MaxLabels {
+		return dst, malformed(uint(s.From), "more labels than a series may have")
 	}
 	for r := m.refs; len(r) > 1; r = r[2:] {
 		dst = append(dst, Label{m.Symbol(int(r[0])), m.Symbol(int(r[1]))})

@@ -34,10 +34,11 @@ type Message struct {
 	symHash  []series.Key // V2, by Index: hash of each symbol
 	metadata []span       // V1: content of each MetricMetadata message
 
-	refs           []uint32 // V2: labels_refs of the series at hand
-	otherRefs      []uint32 // V2: references elsewhere in the series at hand
-	gathered       []byte   // label fields that do not stand together, put together
-	exemplarLabels []Label  // what AppendExemplars lends
+	refs           []uint32     // V2: labels_refs of the series at hand
+	family         metadataRefs // V2: what the series at hand says about its family
+	otherRefs      []uint32     // V2: references elsewhere in the series at hand
+	gathered       []byte       // label fields that do not stand together, put together
+	exemplarLabels []Label      // what AppendExemplars lends
 }
 
 type span struct{ from, to uint32 }
@@ -45,7 +46,7 @@ type span struct{ from, to uint32 }
 // Series is where one TimeSeries message stands and what it holds.
 type Series struct {
 	From, To   uint32     // the whole field in Data, tag and length included
-	Key        series.Key // of the labels as they are spelled here; only after Index
+	Key        series.Key // of the labels as they are spelled here; only after Index; zero with FlagBadRefs
 	Samples    uint32
 	Histograms uint32
 	Exemplars  uint32
@@ -87,10 +88,10 @@ const (
 var ErrMalformed = errors.New("malformed remote-write message")
 
 // ErrTooManySeries is returned for a request most of whose series are empty messages:
-// a Series takes 64 bytes, an empty one on the wire two. A series that holds anything
+// a Series takes 64 bytes, an empty one on the wire two. A series that holds a sample
 // has four bytes or more, so a request of len(Data)/4 series is always taken, and the
-// index of a request stays within 16 times its bytes (24 for one that is all empty
-// symbols). It wraps ErrMalformed.
+// index of a request stays within 16 times its bytes, besides the room that slices
+// grow by. It wraps ErrMalformed.
 var ErrTooManySeries = fmt.Errorf("%w: more series than one in four bytes", ErrMalformed)
 
 // fewSeries is how many series a request may hold whatever its length.
@@ -162,11 +163,11 @@ func (m *Message) Footprint() int {
 // content. The pointer is good until the next call.
 func (m *Message) addSeries(from, content, to uint) (*Series, error) {
 	n := len(m.Series)
-	if n == cap(m.Series) {
-		m.Series = slices.Grow(m.Series, 1)
-	}
 	if n >= fewSeries && n >= len(m.Data)/4 {
 		return nil, ErrTooManySeries
+	}
+	if n == cap(m.Series) {
+		m.Series = slices.Grow(m.Series, 1)
 	}
 	m.Series = m.Series[:n+1]
 	s := &m.Series[n]
@@ -223,7 +224,7 @@ func (s *Series) NeedsRewrite() bool {
 // Content is the inside of the TimeSeries message of series i.
 func (m *Message) Content(i int) []byte {
 	s := &m.Series[i]
-	return m.Data[s.content:s.To]
+	return m.Data[s.content:s.To:s.To]
 }
 
 // LabelBytes is the leading run of label fields (V1), or the leading packed refs field
@@ -231,14 +232,14 @@ func (m *Message) Content(i int) []byte {
 // series has FlagSplitLabels.
 func (m *Message) LabelBytes(i int) []byte {
 	s := &m.Series[i]
-	return m.Data[s.content:s.labelsEnd]
+	return m.Data[s.content:s.labelsEnd:s.labelsEnd]
 }
 
 // Rest is the content of series i behind LabelBytes. It still holds label fields when
 // the series has FlagSplitLabels.
 func (m *Message) Rest(i int) []byte {
 	s := &m.Series[i]
-	return m.Data[s.labelsEnd:s.To]
+	return m.Data[s.labelsEnd:s.To:s.To]
 }
 
 // Symbols is the number of symbols of a V2 message.
@@ -247,5 +248,5 @@ func (m *Message) Symbols() int { return len(m.symbols) }
 // Symbol is the content of symbol i, 0 <= i < Symbols.
 func (m *Message) Symbol(i int) []byte {
 	s := m.symbols[i]
-	return m.Data[s.from:s.to]
+	return m.Data[s.from:s.to:s.to]
 }

@@ -145,7 +145,6 @@ type genOptions struct {
 	starts    bool // start timestamps
 	mixed     bool // samples and histograms in one series
 	exemplars bool // series with exemplars only, too
-	max       int
 }
 
 var genText = rapid.OneOf(
@@ -292,8 +291,37 @@ func genOne(t *rapid.T, o genOptions) (s genSeries) {
 	return s
 }
 
-func genRequest(t *rapid.T, o genOptions) []genSeries {
-	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) genSeries { return genOne(t, o) }), 0, max(o.max, 8)).Draw(t, "request")
+// genRequest draws a request in which neighbours often share labels, as in real ones.
+func genRequest(t *rapid.T, o genOptions) (all []genSeries) {
+	for i := range rapid.IntRange(0, 8).Draw(t, "series") {
+		s := genOne(t, o)
+		if i > 0 && rapid.IntRange(0, 3).Draw(t, "alike") > 0 {
+			s.labels = genNeighbour(t, all[i-1].labels)
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// genNeighbour draws labels that differ from ls in one place or in none.
+func genNeighbour(t *rapid.T, ls []prompb.Label) []prompb.Label {
+	ls = slices.Clone(ls)
+	at := rapid.IntRange(0, len(ls)-1).Draw(t, "place")
+	switch rapid.IntRange(0, 3).Draw(t, "change") {
+	case 0:
+		ls[at].Value = genText.Draw(t, "value")
+	case 1:
+		if ls[at].Name != nameLabel {
+			ls = slices.Delete(ls, at, at+1)
+		}
+	case 2:
+		l := prompb.Label{Name: ls[at].Name + "x", Value: genText.Draw(t, "value")}
+		if !slices.ContainsFunc(ls, func(o prompb.Label) bool { return o.Name == l.Name }) {
+			ls = append(ls, l)
+			slices.SortFunc(ls, func(a, b prompb.Label) int { return cmp.Compare(a.Name, b.Name) })
+		}
+	}
+	return ls
 }
 
 func encodeV1(all []genSeries) []byte {
@@ -396,6 +424,7 @@ func written(t require.TestingT, b *Builder, v series.Version, data []byte) []by
 	require.Empty(t, b.Late())
 	require.Equal(t, m.Counts, b.Counts())
 	require.Equal(t, len(out), b.Size())
+	require.Equal(t, string(out), string(b.Bytes()))
 	return out
 }
 

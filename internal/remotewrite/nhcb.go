@@ -2,13 +2,47 @@ package remotewrite
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 )
+
+// NHCBPolicy says what becomes of native histograms with custom buckets on the way to
+// an RW 1.0 backend, where they must not be sent.
+type NHCBPolicy uint8
+
+const (
+	NHCBExpand NHCBPolicy = iota // they become the series of a classic histogram
+	NHCBDrop                     // they are dropped, ReasonNHCBOnRW1
+)
+
+var nhcbPolicies = [...]string{"expand_to_classic", "drop"}
+
+// String returns the word used in configuration files.
+func (p NHCBPolicy) String() string {
+	if int(p) < len(nhcbPolicies) {
+		return nhcbPolicies[p]
+	}
+	return "unknown"
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (p NHCBPolicy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *NHCBPolicy) UnmarshalText(b []byte) error {
+	i := slices.Index(nhcbPolicies[:], string(b))
+	if i < 0 {
+		return fmt.Errorf("unknown policy %q for custom-bucket histograms: want one of %s", b, strings.Join(nhcbPolicies[:], ", "))
+	}
+	*p = NHCBPolicy(i)
+	return nil
+}
 
 // customBuckets is the schema of native histograms with custom buckets.
 const customBuckets = histogram.CustomBucketsSchema
@@ -36,55 +70,56 @@ type classicHistogram struct {
 // perhaps among other things, into an RW 1.0 request, where such are not known.
 func (b *Builder) writeCustomBuckets(m *Message, i int, sp spelling) Outcome {
 	s := &m.Series[i]
-	hists := slices.Clone(m.AppendHistograms(b.hists[:0], i))
-	var o Outcome
-	o.Written = s.counts()
-	drop := func(n uint64, reason Reason) {
-		o.Dropped.Histograms += n
-		o.Written.Histograms -= n
-		o.Reason = reason
-	}
-	others := hists[:0:0]
-	custom := hists[:0:0]
-	for _, h := range hists {
-		if h.Schema == customBuckets {
-			custom = append(custom, h)
-		} else {
-			others = append(others, h)
-		}
-	}
-	rest := part{samples: s.Samples > 0, histograms: len(others) > 0, exponential: true}
-	rest.exemplars = s.Exemplars > 0 && (rest.samples || rest.histograms)
+	custom := m.AppendHistograms(nil, i)
+	custom = slices.DeleteFunc(custom, func(h HistogramRef) bool { return h.Schema != customBuckets })
+	rest := part{samples: s.Samples > 0, histograms: int(s.Histograms) > len(custom), exponential: true}
 	if rest.samples || rest.histograms {
+		rest.exemplars = s.Exemplars > 0
 		b.putV1(m, i, sp, rest)
 	}
 	b.exemplars = b.exemplars[:0]
 	if !rest.exemplars {
 		b.exemplars = m.AppendExemplars(b.exemplars, i)
 	}
-	expanded := false
-	if b.o.NHCBOnV1 == NHCBDrop {
-		drop(uint64(len(custom)), ReasonNHCBOnRW1)
-	} else if reason := b.classicLabels(m, i, sp); reason != "" {
-		drop(uint64(len(custom)), reason)
-	} else {
-		for k, h := range custom {
-			exemplars := b.exemplars
-			if k < len(custom)-1 {
-				exemplars = nil
-			}
-			if reason := b.expandHistogram(m, h, exemplars); reason != "" {
-				drop(1, reason)
-				continue
-			}
-			expanded = expanded || k == len(custom)-1
-		}
+	o := Outcome{Written: s.counts()}
+	dropped, exemplarsDropped, reason := b.expandHistograms(m, i, sp, custom)
+	if dropped > 0 {
+		o.Dropped.Histograms = uint64(dropped)
+		o.Reason = reason
 	}
-	if n := uint64(len(b.exemplars)); n > 0 && !expanded {
-		o.Dropped.Exemplars += n
-		o.Written.Exemplars -= n
+	if exemplarsDropped {
+		o.Dropped.Exemplars = uint64(len(b.exemplars))
 	}
+	o.Written.Sub(o.Dropped)
 	return o
+}
+
+// expandHistograms writes histograms of series i as classic series, and with the last
+// of them the exemplars in b.exemplars. It returns how many histograms were dropped,
+// why, and whether the last one was among them, so that the exemplars went with it.
+func (b *Builder) expandHistograms(m *Message, i int, sp spelling, hists []HistogramRef) (dropped int, last bool, reason Reason) {
+	if b.o.NHCBOnV1 == NHCBDrop {
+		return len(hists), true, ReasonNHCBOnRW1
+	}
+	if reason := b.classicLabels(m, i, sp); reason != "" {
+		return len(hists), true, reason
+	}
+	limit := len(b.body) + maxExpanded
+	for k, h := range hists {
+		last = k == len(hists)-1
+		var exemplars []Exemplar
+		if last {
+			exemplars = b.exemplars
+		}
+		why := b.expandHistogram(m, h, exemplars, limit-len(b.body))
+		if why == "" {
+			last = false
+			continue
+		}
+		dropped++
+		reason = why
+	}
+	return dropped, last, reason
 }
 
 // classicLabels fills in the labels of the classic series that series i becomes. The
@@ -136,27 +171,25 @@ func (b *Builder) classicLabels(m *Message, i int, sp spelling) (reason Reason) 
 }
 
 // expandHistogram writes one histogram as classic series: the buckets in order, the
-// count and the sum. The exemplars go with the buckets they fall into.
-func (b *Builder) expandHistogram(m *Message, ref HistogramRef, exemplars []Exemplar) Reason {
+// count and the sum. The exemplars go with the buckets they fall into. It writes
+// nothing when that would take more than about limit bytes.
+func (b *Builder) expandHistogram(m *Message, ref HistogramRef, exemplars []Exemplar, limit int) Reason {
 	h, fh, err := m.DecodeHistogram(ref)
 	if err != nil {
 		return ReasonInvalidHistogram
 	}
 	c := &b.classic
-	ok := true
+	var ok bool
 	if h != nil {
-		if len(h.CustomValues) > maxClassicBuckets {
-			return ReasonHistogramTooWide
-		}
 		ok = c.setInteger(h)
 	} else {
-		if len(fh.CustomValues) > maxClassicBuckets {
-			return ReasonHistogramTooWide
-		}
 		ok = c.setFloat(fh)
 	}
-	if !ok {
+	switch {
+	case !ok:
 		return ReasonInvalidHistogram
+	case len(c.bounds) > maxClassicBuckets, len(c.counts)*(sizeLabels(c.bucketLabels)+64) > limit:
+		return ReasonHistogramTooWide
 	}
 	if ref.Stale {
 		c.setStale()

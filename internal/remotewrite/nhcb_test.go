@@ -3,6 +3,7 @@ package remotewrite
 import (
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -180,6 +181,26 @@ func TestNHCB_TooWide(t *testing.T) {
 			require.Equal(t, want != "", b.Size() == 0)
 		}
 	}
+}
+
+// The labels are repeated for each bucket, so that their length counts too, for all
+// histograms of a series together.
+func TestNHCB_TooLong(t *testing.T) {
+	bounds := make([]float64, 900)
+	for i := range bounds {
+		bounds[i] = float64(i)
+	}
+	s := genSeries{labels: label(nameLabel, "h", "long", strings.Repeat("x", 6000)), exemplars: exemplar(1)}
+	for i := range 5 {
+		s.ints = append(s.ints, nhcb(bounds...))
+		s.times, s.starts = append(s.times, int64(i)), append(s.starts, 0)
+	}
+	b := NewBuilder(BuilderOptions{Version: series.V1})
+	o := b.Add(scanBytes(t, series.V2, encodeV2([]genSeries{s})), 0)
+	require.Equal(t, Outcome{
+		Written: series.Counts{Histograms: 3}, Dropped: series.Counts{Histograms: 2, Exemplars: 1}, Reason: ReasonHistogramTooWide,
+	}, o)
+	require.Less(t, b.Size(), maxExpanded+1<<20)
 }
 
 func TestNHCB_NamesAreEscapedWithTheirSuffix(t *testing.T) {

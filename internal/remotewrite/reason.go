@@ -28,7 +28,8 @@ const (
 	ReasonExemplarWithoutSample Reason = "exemplar_without_sample"
 	// ReasonTooFarInFuture: a timestamp beyond the receiver's future limit.
 	ReasonTooFarInFuture Reason = "too_far_in_future"
-	// ReasonMalformedLabels: the inside of an RW 1.0 label is broken. The walk does not
-	// look there, so it is found when a series is seen for the first time.
+	// ReasonMalformedLabels: the inside of an RW 1.0 label is broken, which the walk does
+	// not see, so that it is found when a series is seen for the first time; or a series
+	// has more than MaxLabels labels.
 	ReasonMalformedLabels Reason = "malformed_labels"
 )

@@ -1,6 +1,8 @@
 package remotewrite
 
 import (
+	"math/bits"
+
 	"github.com/zeebo/xxh3"
 )
 
@@ -75,19 +77,14 @@ func (t *symbolTable) intern(p []byte) uint32 {
 		t.index()
 	}
 	h := xxh3.HashSeed(p, t.seed)
-	if len(t.slots) > 0 {
-		mask := uint64(len(t.slots) - 1)
-		for i := h & mask; ; i = (i + 1) & mask {
-			s := t.slots[i]
-			if s == 0 {
-				break
-			}
-			if s>>32 == h>>32 && string(t.symbol(uint32(s))) == string(p) {
-				return uint32(s)
-			}
+	mask := uint64(len(t.slots) - 1)
+	for i := h & mask; t.slots[i] != 0; i = (i + 1) & mask {
+		if s := t.slots[i]; s>>32 == h>>32 && string(t.symbol(uint32(s))) == string(p) {
+			return uint32(s)
 		}
 	}
 	ref := uint32(t.count)
+	t.makeRoom(t.count + 1)
 	t.raw = append(t.raw, tagSymbol)
 	t.raw = appendUvarint(t.raw, uint64(len(p)))
 	t.raw = append(t.raw, p...)
@@ -107,6 +104,7 @@ func (t *symbolTable) symbol(ref uint32) []byte {
 // index takes those symbols of raw into the hash table that are not there yet. Of a
 // symbol that occurs twice, the first is found later.
 func (t *symbolTable) index() {
+	t.makeRoom(t.count)
 	for t.next < len(t.raw) {
 		p, rest, ok := lenDelim(t.raw[t.next+1:])
 		if !ok {
@@ -117,19 +115,14 @@ func (t *symbolTable) index() {
 	}
 }
 
-// enter gives the next symbol of raw, which is at s, its entry.
+// enter gives the next symbol of raw, which is at s, its entry. There is a free slot.
 func (t *symbolTable) enter(s span, h uint64) {
-	ref := len(t.at)
+	ref := uint32(len(t.at))
 	t.at = append(t.at, s)
 	t.hash = append(t.hash, h)
-	if s.from == s.to {
-		return // the empty string is symbol 0, never looked up
+	if s.from != s.to { // the empty string is symbol 0, never looked up
+		t.insert(h, ref)
 	}
-	if len(t.at) > len(t.slots)/2 {
-		t.grow()
-		return
-	}
-	t.insert(h, uint32(ref))
 }
 
 func (t *symbolTable) insert(h uint64, ref uint32) {
@@ -141,12 +134,12 @@ func (t *symbolTable) insert(h uint64, ref uint32) {
 	t.slots[i] = h&^0xffffffff | uint64(ref)
 }
 
-func (t *symbolTable) grow() {
-	n := max(256, 2*len(t.slots))
-	for len(t.at) > n/2 {
-		n *= 2
+// makeRoom makes room for n symbols in all, at most half of the slots.
+func (t *symbolTable) makeRoom(n int) {
+	if n <= len(t.slots)/2 {
+		return
 	}
-	t.slots = make([]uint64, n)
+	t.slots = make([]uint64, 1<<bits.Len(uint(max(n, 128)*2-1)))
 	for ref, s := range t.at {
 		if s.from != s.to {
 			t.insert(t.hash[ref], uint32(ref))

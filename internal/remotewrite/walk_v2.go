@@ -135,9 +135,11 @@ func (m *Message) walkSeriesV2(k keying, s *Series) error {
 		p += n
 	}
 	if p < to {
+		m.family = metadataRefs{}
 		if err := m.walkRestV2(s, b[p:]); err != nil {
 			return err
 		}
+		m.judgeFamily(s)
 	}
 	switch {
 	case s.Samples == 0 && s.Histograms == 0:
@@ -151,13 +153,17 @@ func (m *Message) walkSeriesV2(k keying, s *Series) error {
 // judgeRefs looks at the references of s, packed those of its leading field, and gives
 // s its key.
 func (m *Message) judgeRefs(k keying, s *Series, packed []byte) error {
-	if s.Flags&FlagSplitLabels == 0 && k.on {
-		if key, ok := m.hashPacked(packed); ok {
-			s.Key = key
+	ok := false
+	if s.Flags&FlagSplitLabels == 0 {
+		if k.on {
+			s.Key, ok = m.hashPacked(packed)
+		} else {
+			ok = m.packedFit(packed)
+		}
+		if ok {
 			return nil
 		}
 	}
-	var ok bool
 	if m.refs, ok = appendRefs(m.refs[:0], packed); !ok {
 		return malformed(uint(s.content), "broken labels_refs")
 	}
@@ -196,10 +202,13 @@ func (m *Message) walkRestV2(s *Series, b []byte) error {
 				return malformed(at, "broken varint in TimeSeries")
 			}
 			b = rest[n:]
-			if tag == tagV2OneRef {
+			switch {
+			case tag == tagV2OneRef:
 				s.Flags |= FlagSplitLabels
-			} else if s.Flags &^= FlagCreated; v != 0 {
+			case v != 0:
 				s.Flags |= FlagCreated
+			default: // the last one wins, and 0 is none
+				s.Flags &^= FlagCreated
 			}
 		default:
 			if tag>>3 <= lastV2Series {
@@ -226,18 +235,21 @@ func (m *Message) addFieldV2(s *Series, tag uint64, p []byte) (ok bool) {
 		return s.addHistogram(p, series.V2)
 	case tagV2Exemplar:
 		return m.addExemplarV2(s, p)
+	default:
+		return m.family.parse(p)
 	}
-	var r metadataRefs
-	if !r.parse(p) {
-		return false
+}
+
+// judgeFamily looks at what the metadata fields of s say together.
+func (m *Message) judgeFamily(s *Series) {
+	r := m.family
+	if r == (metadataRefs{}) {
+		return
 	}
-	if r.help >= uint64(len(m.symbols)) || r.unit >= uint64(len(m.symbols)) {
+	s.Flags |= FlagMetadata
+	if symbols := uint64(len(m.symbols)); r.help >= symbols || r.unit >= symbols {
 		s.Flags |= FlagBadRefs
 	}
-	if r.typ != MetricUnspecified || r.help != 0 || r.unit != 0 {
-		s.Flags |= FlagMetadata
-	}
-	return true
 }
 
 // appendRefs appends the packed references in p. One too big for 32 bits becomes
@@ -364,6 +376,28 @@ func (m *Message) hashPacked(p []byte) (key series.Key, ok bool) {
 		h = h.add(symbols[name], symbols[value])
 	}
 	return h.key(), true
+}
+
+// packedFit is refsFit for packed references of up to two bytes each; false also when
+// one is longer.
+func (m *Message) packedFit(p []byte) bool {
+	symbols := uint(len(m.symbols))
+	odd := false
+	for i := uint(0); i < uint(len(p)); i++ {
+		ref := uint(p[i])
+		if ref >= 0x80 {
+			i++
+			if i >= uint(len(p)) || p[i] >= 0x80 {
+				return false
+			}
+			ref = ref&0x7f | uint(p[i])<<7
+		}
+		if ref >= symbols {
+			return false
+		}
+		odd = !odd
+	}
+	return !odd
 }
 
 // avalanche spreads each bit of x over all bits, reversibly.

@@ -31,9 +31,14 @@ const (
 	maxIDs      = int(idMask)
 )
 
+// chunk is the state of chunkSize ids. Everything but seen is written under mu.
 type chunk struct {
 	seen   [chunkSize]atomic.Uint64 // tick<<32 | epoch
-	routes [chunkSize]uint64        // written under mu, read under mu's read lock
+	routes [chunkSize]uint64
+	// keys is one spelling of each series that has no flags. Senders repeat themselves:
+	// the series after one is mostly that with the next id, which is found here without
+	// a look into the maps.
+	keys [chunkSize]Key
 }
 
 // Flags of one spelling, kept beside the id.
@@ -85,25 +90,31 @@ func (t *Table) Len() int {
 
 // Reader is a view on the table for many look-ups under one lock. Close it soon.
 type Reader struct {
-	t   *Table
-	now uint64
+	t    *Table
+	now  uint64
+	next ID // the id after the one found last
 }
 
 // Reader locks the table for reading.
 func (t *Table) Reader() Reader {
 	t.mu.RLock()
-	return Reader{t: t, now: t.now.Load()}
+	return Reader{t: t, now: t.now.Load(), next: t.next}
 }
 
 // Close ends the reading.
-func (r Reader) Close() { r.t.mu.RUnlock() }
+func (r *Reader) Close() { r.t.mu.RUnlock() }
 
 // Epoch is the epoch in which the reader's answers hold.
-func (r Reader) Epoch() uint32 { return uint32(r.now) }
+func (r *Reader) Epoch() uint32 { return uint32(r.now) }
 
 // Find returns what is known of the spelling and marks its series as seen. It fails for
 // a key that was never inserted and for a series whose routes are of an older epoch.
-func (r Reader) Find(k Key) (Spelling, bool) {
+func (r *Reader) Find(k Key) (Spelling, bool) {
+	if id := r.next; id < r.t.next {
+		if c := r.t.chunks[id/chunkSize]; c.keys[id%chunkSize] == k {
+			return Spelling{ID: id}, r.mark(id)
+		}
+	}
 	m := &r.t.shards[k.Hi>>58]
 	if len(m.keys) == 0 {
 		return Spelling{}, false
@@ -118,20 +129,28 @@ func (r Reader) Find(k Key) (Spelling, bool) {
 			continue
 		}
 		id := ID(v & idMask)
-		seen := &r.t.chunks[id/chunkSize].seen[id%chunkSize]
-		if s := seen.Load(); s != r.now {
-			if uint32(s) != uint32(r.now) {
-				return Spelling{}, false
-			}
-			seen.Store(r.now)
-		}
-		return Spelling{ID: id, Respell: v&respellFlag != 0, NonLegacy: v&nonLegacyFlag != 0}, true
+		return Spelling{ID: id, Respell: v&respellFlag != 0, NonLegacy: v&nonLegacyFlag != 0}, r.mark(id)
 	}
+}
+
+// mark notes that the series was seen; it reports whether its routes are of this epoch.
+func (r *Reader) mark(id ID) bool {
+	r.next = id + 1
+	seen := &r.t.chunks[id/chunkSize].seen[id%chunkSize]
+	s := seen.Load()
+	if s == r.now {
+		return true
+	}
+	if uint32(s) != uint32(r.now) {
+		return false
+	}
+	seen.Store(r.now)
+	return true
 }
 
 // Routes is the set of backends, one bit each, that the series goes to. The id must
 // be one of its own, found in the reader's epoch.
-func (r Reader) Routes(id ID) uint64 { return r.t.chunks[id/chunkSize].routes[id%chunkSize] }
+func (r *Reader) Routes(id ID) uint64 { return r.t.chunks[id/chunkSize].routes[id%chunkSize] }
 
 // Entry is a series to insert.
 type Entry struct {
@@ -180,6 +199,9 @@ func (t *Table) Insert(epoch uint32, entries []Entry, ids []ID) (overflowed int)
 		}
 		c := t.chunks[id/chunkSize]
 		c.routes[id%chunkSize] = e.Routes
+		if e.flags() == 0 {
+			c.keys[id%chunkSize] = e.Key
+		}
 		c.seen[id%chunkSize].Store(mark)
 		ids[i] = id
 	}
@@ -200,6 +222,7 @@ func (t *Table) Evict(before uint32) []ID {
 		seen := &t.chunks[id/chunkSize].seen[id%chunkSize]
 		if s := seen.Load(); s != dead && uint32(s>>32) < before {
 			seen.Store(dead)
+			t.chunks[id/chunkSize].keys[id%chunkSize] = Key{}
 			t.free = append(t.free, id)
 		}
 	}

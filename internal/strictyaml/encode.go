@@ -3,6 +3,7 @@ package strictyaml
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -102,13 +103,19 @@ func encodeMap(v, defaults reflect.Value) (*yaml.Node, error) {
 	return n, nil
 }
 
+var number = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
+
 func encodeValue(v, defaults reflect.Value) (*yaml.Node, error) {
 	n := &yaml.Node{}
 	if err := n.Encode(v.Interface()); err != nil {
 		return nil, err
 	}
-	if n.Kind == yaml.SequenceNode {
+	switch {
+	case n.Kind == yaml.SequenceNode:
 		n.Style = yaml.FlowStyle
+	case isValue(v.Type()) && n.Kind == yaml.ScalarNode && number.MatchString(n.Value):
+		// A type that reads itself takes a bare number as it takes its text.
+		n.Tag, n.Style = "!!int", 0
 	}
 	if defaults.IsValid() && reflect.DeepEqual(v.Interface(), defaults.Interface()) {
 		n.LineComment = "default"

@@ -112,6 +112,21 @@ func (a *Arrivals) Unique(kind string) int {
 	return n
 }
 
+// Repeated is how many of the different points of the kind came more than once.
+func (a *Arrivals) Repeated(kind string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n, k := 0, kindIndex(kind)
+	for _, s := range a.series {
+		for _, p := range s.tracks[k].points {
+			if p.times > 1 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // Find returns the point of the series at the time.
 func (a *Arrivals) Find(key, kind string, time int64) (Point, bool) {
 	a.mu.Lock()

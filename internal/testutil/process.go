@@ -38,6 +38,7 @@ type Process struct {
 	cmd  *exec.Cmd
 	log  *tailBuffer
 	done chan struct{} // closed when the process is gone
+	past bool          // another took its place: its output is of little interest
 }
 
 // StartProcess starts the program. When the test fails the end of its output is
@@ -48,8 +49,8 @@ func StartProcess(t testing.TB, c Command) *Process {
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		p.Kill()
-		if t.Failed() {
-			t.Logf("end of the output of %s (pid %d):\n%s", p.name, p.PID(), lastLines(p.Log(), 60))
+		if t.Failed() && !p.past {
+			t.Logf("end of the output of %s (pid %d):\n%s", p.name, p.PID(), lastLines(p.Log(), 40))
 		}
 	})
 	return p

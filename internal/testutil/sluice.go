@@ -82,6 +82,9 @@ func (s *Sluice) Launch(t testing.TB) {
 		c.Args = append([]string{"-c", script, c.Path}, c.Args...)
 		c.Path = "/bin/sh"
 	}
+	if s.Process != nil {
+		s.past = true
+	}
 	s.Process = StartProcess(t, c)
 }
 

@@ -132,6 +132,8 @@ type place struct {
 	limit   int64 // the end of what may be read of the segment
 	batch   *series.Batch
 	end     journal.Position // of batch
+	ids     idEntry          // of the record, where the tail only remembers these
+	hasIDs  bool
 }
 
 // enter moves read to the start of the next record and returns its place, with a
@@ -147,7 +149,9 @@ func (c *cursor) enter() place {
 	if e := j.tail.find(c.read); e != nil {
 		e.batch.Retain()
 		p.batch, p.end = e.batch, e.end
+		return p
 	}
+	p.ids, p.hasIDs = j.tail.ids.find(c.read)
 	return p
 }
 
@@ -267,6 +271,9 @@ func (c *cursor) fromDisk(p place) (rec journal.Record, ok bool, err error) {
 		return rec, false, nil
 	case err != nil:
 		return rec, false, err
+	}
+	if p.hasIDs {
+		p.ids.restore(b)
 	}
 	counts, err := c.countsOf(s, b, b.Routed)
 	if err != nil {

@@ -17,6 +17,7 @@ type tail struct {
 	entries queue[tailEntry]
 	bytes   int64
 	limit   int64
+	ids     idLog // of batches that had to make room
 }
 
 type tailEntry struct {
@@ -29,9 +30,12 @@ type tailEntry struct {
 func (t *tail) add(start, end journal.Position, b *series.Batch) {
 	n := int64(cap(b.Body)) + 4*int64(cap(b.IDs)) + entryOverhead
 	for t.entries.len() > 0 && t.bytes+n > t.limit {
+		oldest := t.entries.at(0)
+		t.ids.add(oldest.start, oldest.batch)
 		t.drop()
 	}
 	if n > t.limit {
+		t.ids.add(start, b)
 		b.Release()
 		return
 	}
@@ -47,12 +51,14 @@ func (t *tail) drop() {
 
 // trim drops the entries that start before p.
 func (t *tail) trim(p journal.Position) {
+	t.ids.trim(p)
 	for t.entries.len() > 0 && t.entries.at(0).start.Before(p) {
 		t.drop()
 	}
 }
 
 func (t *tail) clear() {
+	t.ids.clear()
 	for t.entries.len() > 0 {
 		t.drop()
 	}
