@@ -129,7 +129,7 @@ func TestACrashKeepsWhatWasSent(t *testing.T) {
 // forgotten.
 func TestParallelDeliveries(t *testing.T) {
 	b := store(t, t.TempDir(), nil)
-	const senders, rounds, each = 4, 30, 50
+	const senders, rounds, each = 4, 20, 20
 	ids := &table{}
 	var parcels [senders][rounds]*exporter.Parcel
 	for s := range senders {
@@ -146,14 +146,15 @@ func TestParallelDeliveries(t *testing.T) {
 		}
 	}
 	var idle []series.ID
-	for i := range 3 * chunkSize {
+	for i := range 2 * chunkSize {
 		idle = append(idle, series.Overflow+series.ID(1000+i))
 	}
 	api := b.Handler("")
 	var senderGroup, others sync.WaitGroup
 	done := make(chan struct{})
-	for range 2 {
+	for n := range 2 {
 		others.Go(func() {
+			mine := idle[n*chunkSize : (n+1)*chunkSize]
 			for {
 				select {
 				case <-done:
@@ -165,8 +166,8 @@ func TestParallelDeliveries(t *testing.T) {
 				if w.Code != 200 {
 					t.Errorf("query: %s", w.Body)
 				}
-				b.refs.at(idle[len(idle)-1])
-				b.Forget(idle)
+				b.refs.at(mine[len(mine)-1])
+				b.Forget(mine)
 			}
 		})
 	}

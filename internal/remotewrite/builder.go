@@ -102,13 +102,9 @@ type Builder struct {
 // source is the message that series are being taken from and what is known about its
 // symbols, by their number.
 type source struct {
-	// What tells messages apart; see Begin for when it does not.
-	m        *Message
-	data     *byte
-	length   int
-	symbols  int
-	counts   series.Counts
-	min, max int64
+	m          *Message
+	generation uint64 // of m
+	symbols    int
 
 	copies   bool     // series can be copied, but those with Builder.rewrite flags
 	asIs     bool     // and their names need no look either
@@ -119,11 +115,8 @@ type source struct {
 	longest  uint32   // V2 to V1: length of the longest symbol
 }
 
-// is reports whether m is the message that was begun, as far as that can be seen.
-func (s *source) is(m *Message) bool {
-	return s.m == m && s.length == len(m.Data) && s.data == &m.Data[0] && s.symbols == len(m.symbols) &&
-		s.min == m.MinTime && s.max == m.MaxTime && s.counts == m.Counts
-}
+// is reports whether m, as it is indexed now, is the message that was begun.
+func (s *source) is(m *Message) bool { return s.m == m && s.generation == m.generation }
 
 // NewBuilder returns an empty Builder. It panics for an unknown version.
 func NewBuilder(o BuilderOptions) *Builder {
@@ -155,10 +148,7 @@ func (b *Builder) Reset() {
 }
 
 // Begin says that the series added from now on come from m as it is indexed now. Add
-// notices by itself when it is given another message. It cannot do so when one
-// Message was indexed twice since Reset, over the same buffer, and the two requests
-// agree in length, time range and numbers of series, samples and symbols; a caller
-// that reuses Messages within one request therefore calls Begin after each Index.
+// calls it by itself when it is given another message.
 func (b *Builder) Begin(m *Message) { b.begin(m, true) }
 
 // BeginPart is Begin for a caller that is going to add few of m's series, say less
@@ -169,12 +159,7 @@ func (b *Builder) BeginPart(m *Message) { b.begin(m, false) }
 
 func (b *Builder) begin(m *Message, whole bool) {
 	s := &b.source
-	s.m, s.length, s.symbols = m, len(m.Data), m.Symbols()
-	s.counts, s.min, s.max = m.Counts, m.MinTime, m.MaxTime
-	s.data = nil
-	if s.length > 0 {
-		s.data = &m.Data[0]
-	}
+	s.m, s.generation, s.symbols = m, m.generation, m.Symbols()
 	s.verbatim = false
 	b.labels.reset()
 	b.kept.reset()

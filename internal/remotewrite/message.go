@@ -30,6 +30,8 @@ type Message struct {
 	MinTime int64 // math.MaxInt64 when there is no timestamp
 	MaxTime int64 // math.MinInt64 when there is no timestamp
 
+	generation uint64 // counts the requests, so that a Builder notices another one
+
 	symbols  []span       // V2: place of each symbol in Data
 	symHash  []series.Key // V2, by Index: hash of each symbol
 	metadata []span       // V1: content of each MetricMetadata message
@@ -141,6 +143,7 @@ func (m *Message) walk(v series.Version, data []byte, k keying) (err error) {
 }
 
 func (m *Message) reset(v series.Version, data []byte) {
+	m.generation++
 	m.Version, m.Data = v, data
 	m.Series = m.Series[:0]
 	m.Counts = series.Counts{}

@@ -298,6 +298,39 @@ func TestNoSpaceTakesRetained(t *testing.T) {
 	require.Equal(t, before-1, len(segments(t, fs)))
 }
 
+// A failed write refuses itself and the rest of its group, not what was whole before
+// it, and the next request goes to a new segment.
+func TestFailedWriteStartsANewSegment(t *testing.T) {
+	for _, mode := range []func(*disk.Config){func(*disk.Config) {}, fsync} {
+		synctest.Test(t, func(t *testing.T) {
+			mem := vfs.NewMem()
+			fs := vfs.NewFaulty(mem)
+			d, err := disk.Open(disk.Options{Dir: dir, Config: testConfig(mode, large), FS: fs, Logger: slog.New(slog.DiscardHandler)})
+			require.NoError(t, err)
+			c := openCursor(t, d, "a")
+			// The first write is the header's.
+			fs.Inject(vfs.Fault{Ops: []vfs.Op{vfs.OpWrite}, Path: "segments", Nth: 3, Err: syscall.EIO, Partial: 100})
+			answers := make([]error, 3)
+			for seq := range answers {
+				go func() { answers[seq] = tryAppend(d, seq, 300) }()
+				synctest.Wait()
+			}
+			j := run(d)
+			synctest.Wait()
+			require.NoError(t, answers[0])
+			require.ErrorIs(t, answers[1], syscall.EIO)
+			require.ErrorIs(t, answers[2], syscall.EIO)
+			_, rec, ok := next(t, c)
+			require.True(t, ok)
+			require.Len(t, readFile(t, mem, segmentPath(1)), int(rec.End.Offset), "what was written of it is cut off")
+			appendBatch(t, j, 3, 300)
+			require.Equal(t, uint64(2), j.Tail().Segment)
+			require.Equal(t, []int{3}, drain(t, c))
+			require.NoError(t, j.stop())
+		})
+	}
+}
+
 // What could neither be synced nor cut off does not come back once the next segment
 // says where the one before it ends.
 func TestUncutGarbage(t *testing.T) {
