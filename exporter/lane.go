@@ -41,15 +41,20 @@ type Options struct {
 // close it, nor the backend.
 type Lane struct {
 	o        Options
-	appended [3]atomic.Uint64 // routed since start, by kind
-	base     series.Counts    // routed before
+	appended [3]atomic.Uint64 // routed since New, by kind
+	backlog  series.Counts    // in the journal at New
 
 	board     *scoreboard
 	pace      *pace
 	separator Separator // nil where the backend does not care
 
+	// The reader alone uses these two.
+	readPos    journal.Position // end of the last record read
+	readFailed bool             // the journal could not be read at the last try
+
 	mu       sync.Mutex
-	changed  sync.Cond // whenever a slot, the number of shards or the target of giving up changes
+	changed  sync.Cond     // whenever a slot, the number of shards, or what is open changes
+	base     series.Counts // routed before New
 	progress progress
 	slots    [maxShards]*flight // in flight
 	busy     int
@@ -59,15 +64,15 @@ type Lane struct {
 	giveUp   giveUp
 	newest   int64 // largest acknowledged timestamp, ms
 	newestAt time.Time
+	heard    int64 // when the record read last was received, Unix ms; 0: nothing was or is to be read
 	stopping bool
-	readPos  journal.Position
 
-	commitMu  sync.Mutex // serialises commits
-	committed journal.State
+	commitMu  sync.Mutex       // serialises commits
+	committed checkpoint       // guarded by mu too
 	sent      journal.Position // end of the last record handed to a sender
-	maybe     journal.Position // records before it may have been sent before the start
+	maybe     journal.Position // records before it may have been sent before the start; fixed
 
-	started chan struct{} // closed when the books are open
+	abandoned, skipped, unwritten, lettersLost notice
 }
 
 // giveUp is up to where the lane is to abandon what it has not delivered.
@@ -76,23 +81,28 @@ type giveUp struct {
 	reason string
 }
 
-// New returns a lane that does nothing before Run.
+// New returns a lane that does nothing before Run. No append may be between the journal
+// and Routed while it is called.
 func New(o Options) *Lane {
 	l := &Lane{
-		o:       o,
-		board:   newScoreboard(),
-		shards:  o.Config.MinShards,
-		started: make(chan struct{}),
+		o:      o,
+		board:  newScoreboard(),
+		shards: o.Config.MinShards,
 	}
 	l.changed.L = &l.mu
 	l.pace = newPace(o)
 	l.separator, _ = o.Backend.(Separator)
 	st := o.Cursor.Committed()
-	l.committed = st
+	l.committed.State = st
 	l.progress = progress{live: cloneTotals(st.Totals), prefix: cloneTotals(st.Totals), position: st.Position}
 	l.maybe, l.readPos = st.Horizon, st.Position
+	lag := o.Cursor.Lag()
+	l.backlog = lag.Counts
 	l.base = settledCounts(&st.Totals)
-	l.base.Add(o.Cursor.Lag().Counts)
+	l.base.Add(lag.Counts)
+	if !lag.Oldest.IsZero() {
+		l.heard = lag.Oldest.UnixMilli()
+	}
 	o.Metrics.shards.WithLabelValues(o.Name).Set(float64(l.shards))
 	return l
 }
@@ -108,84 +118,75 @@ func (l *Lane) Routed(c series.Counts) {
 }
 
 // Run delivers until ctx ends, then waits for what is in flight, commits and returns. It
-// returns an error only when it cannot go on at all.
+// returns an error only when it cannot go on at all, or cannot commit at the end: what it
+// delivered since the last commit is sent again then. It is called once.
 func (l *Lane) Run(ctx context.Context) error {
-	if err := l.recount(ctx); err != nil {
-		return err
+	running, end := context.WithCancel(ctx)
+	defer end()
+	err := l.recount(running)
+	if err == nil {
+		// Senders outlive ctx by the grace that requests in flight get.
+		sending, stopSending := context.WithCancelCause(context.WithoutCancel(ctx))
+		defer stopSending(nil)
+		var wg sync.WaitGroup
+		wg.Go(func() { l.keep(running) })
+		wg.Go(func() {
+			<-running.Done()
+			l.halt()
+		})
+		err = l.read(running, sending, &wg)
+		end()
+		grace := time.AfterFunc(l.o.StopGrace, func() { stopSending(errStopped) })
+		wg.Wait()
+		grace.Stop()
 	}
-	// Senders outlive ctx by the grace that requests in flight get.
-	sending, stopSending := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer stopSending(nil)
-	wake := context.AfterFunc(ctx, func() {
-		l.mu.Lock()
-		l.stopping = true
-		l.mu.Unlock()
-		l.changed.Broadcast()
-		l.pace.stop()
-	})
-	defer wake()
-
-	var wg sync.WaitGroup
-	wg.Go(func() { l.keep(ctx) })
-	err := l.read(ctx, sending, &wg)
-
-	grace := time.AfterFunc(l.o.StopGrace, func() { stopSending(errStopped) })
-	wg.Wait()
-	grace.Stop()
-	if cerr := l.commit(); cerr != nil {
-		err = errors.Join(err, cerr)
+	if ctx.Err() != nil {
+		err = nil
+	}
+	if cerr := l.commit(true); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("backend %s: last commit: %w", l.o.Name, cerr))
 	}
 	l.o.Metrics.forget(l.o.Name)
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
 	return err
 }
 
-// recount makes the books of the backlog right where the backend's selectors changed
-// since it was appended.
-func (l *Lane) recount(ctx context.Context) error {
-	before := l.o.Cursor.Lag().Counts
-	if err := l.o.Cursor.Recount(ctx, l.o.Picker.Count); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("backend %s: counting what is in the journal: %w", l.o.Name, err)
-	}
-	after := l.o.Cursor.Lag().Counts
+// halt keeps new parcels from being sent and ends the waiting of all senders.
+func (l *Lane) halt() {
 	l.mu.Lock()
-	// What was appended meanwhile was counted in both, and in Routed.
-	l.base.Add(after)
-	l.base.Sub(before)
+	l.stopping = true
 	l.mu.Unlock()
-	close(l.started)
-	return nil
+	l.changed.Broadcast()
+	l.pace.stop()
 }
 
 // read is the reader: it takes records from the cursor, gathers them into parcels and
 // starts a sender for each.
 func (l *Lane) read(ctx, sending context.Context, wg *sync.WaitGroup) error {
 	var next *pending
+	defer func() {
+		if next != nil {
+			next.part.Batch.Release() // it stays in the journal
+		}
+	}()
 	for {
 		slot, err := l.acquire(ctx, next)
 		if err != nil {
-			l.discard(next)
 			return err
 		}
 		f := &flight{slot: slot}
 		next, err = l.collect(ctx, f, next)
+		if err == nil && len(f.recs) > 0 {
+			err = l.announce(ctx, f)
+		}
 		if err != nil || len(f.recs) == 0 {
-			l.release(f, false)
+			for _, p := range f.parcel.Parts {
+				p.Batch.Release()
+			}
+			l.release(f)
 			if err != nil {
-				l.discard(next)
 				return err
 			}
 			continue
-		}
-		if err := l.announce(ctx, f); err != nil {
-			l.discard(next)
-			l.release(f, false)
-			return err
 		}
 		f.ctx, f.cancel = context.WithCancelCause(sending)
 		l.mu.Lock()
@@ -195,37 +196,25 @@ func (l *Lane) read(ctx, sending context.Context, wg *sync.WaitGroup) error {
 		wg.Go(func() {
 			l.deliver(f)
 			l.o.Metrics.inFlight.WithLabelValues(l.o.Name).Dec()
-			l.release(f, true)
+			l.release(f)
 		})
 	}
 }
-
-// maxOpen is how many records may be read ahead of the oldest one that is not settled:
-// one parcel that is retried for ever must not make the lane's memory grow.
-const maxOpen = 1 << 14
 
 // pending is a record that was read and is not in a parcel yet.
 type pending struct {
 	part Part
 	rec  *openRecord
-	n    int // series taken
 	// counts is what the record's header says that the backend takes.
 	counts series.Counts
-}
-
-// discard gives back a record that will not be sent by this run.
-func (l *Lane) discard(p *pending) {
-	if p != nil {
-		p.part.Batch.Release()
-	}
 }
 
 // errStopped is the cause when a sender is cancelled because the lane ends: its parcel
 // stays in the journal.
 var errStopped = errors.New("lane is stopping")
 
-// acquire waits for a free slot, and for the end of the parcel in flight that next shares
-// a series with. It gives up what is to be given up meanwhile.
+// acquire waits for a free slot, for room in what is open, and for the end of the parcel
+// in flight that next shares a series with.
 func (l *Lane) acquire(ctx context.Context, next *pending) (slot int, err error) {
 	waited := l.o.Now()
 	l.mu.Lock()
@@ -234,14 +223,14 @@ func (l *Lane) acquire(ctx context.Context, next *pending) (slot int, err error)
 		if l.stopping {
 			return 0, context.Cause(ctx)
 		}
-		if l.busy < l.shards && len(l.progress.open) < maxOpen {
+		if l.busy < l.shards && !l.progress.full() {
 			if next == nil {
 				break
 			}
 			if _, found := l.board.conflict(&next.part, l.idleSlot()); !found {
 				break
 			}
-		} else if l.o.Now().Sub(waited) >= growAfter && l.grow() {
+		} else if l.busy >= l.shards && l.o.Now().Sub(waited) >= growAfter && l.grow() {
 			continue
 		}
 		stop := time.AfterFunc(growAfter, l.changed.Broadcast)
@@ -269,20 +258,17 @@ func (l *Lane) idleSlot() int {
 
 // collect fills a parcel with what is there: at least one record, for which it waits,
 // and further ones as long as they come without waiting, fit, and share no series with
-// another parcel in flight. It returns the record that did not go in.
+// another parcel in flight. It returns the record that did not go in. The parcel stays
+// empty where there is something else to wait for first.
 func (l *Lane) collect(ctx context.Context, f *flight, next *pending) (*pending, error) {
 	for {
 		if l.skip(next) {
 			next = nil
 		}
 		if next == nil {
-			rec, ok, err := l.o.Cursor.Next(ctx, len(f.recs) == 0)
-			l.damaged()
-			if err != nil {
+			rec, ok, err := l.next(ctx, len(f.recs) == 0)
+			if err != nil || !ok {
 				return nil, err
-			}
-			if !ok {
-				return nil, nil
 			}
 			if next = l.open(rec); next == nil {
 				continue
@@ -298,6 +284,41 @@ func (l *Lane) collect(ctx context.Context, f *flight, next *pending) (*pending,
 		f.add(next)
 		next = nil
 	}
+}
+
+// next reads a record. Where the journal cannot be read it returns ok false after a
+// while: what is behind the place may be given up, or the disk come back.
+func (l *Lane) next(ctx context.Context, wait bool) (rec journal.Record, ok bool, err error) {
+	l.mu.Lock()
+	full := l.progress.full()
+	l.mu.Unlock()
+	if full {
+		return rec, false, nil
+	}
+	rec, ok, err = l.o.Cursor.Next(ctx, wait)
+	at := rec.Start
+	if !ok {
+		at = l.o.Cursor.Read()
+	}
+	l.damaged(at)
+	switch {
+	case err == nil:
+		if l.readFailed {
+			l.readFailed = false
+			l.o.Logger.Info("The journal can be read again")
+		}
+		return rec, ok, nil
+	case ctx.Err() != nil || errors.Is(err, journal.ErrClosed):
+		return rec, false, err
+	}
+	if !l.readFailed {
+		l.readFailed = true
+		l.o.Logger.Error("The journal cannot be read; this backend waits for it", "position", at, "err", err)
+	}
+	if !wait {
+		return rec, false, nil // what was gathered is sent first
+	}
+	return rec, false, sleep(ctx, commitInterval)
 }
 
 // fits reports whether the parcel may take the record too. What may have been sent
@@ -324,18 +345,20 @@ func (p *pending) samples() int {
 // open puts a record into the books and picks what the backend takes. It returns nil
 // where that is nothing.
 func (l *Lane) open(rec journal.Record) *pending {
-	r := &openRecord{start: rec.Start, end: rec.End, received: rec.Batch.Received}
+	r := &openRecord{start: rec.Start, end: rec.End, received: rec.Batch.Received, records: 1}
+	l.readPos = rec.End
 	l.mu.Lock()
 	l.progress.add(r)
-	l.readPos = rec.End
+	l.heard = rec.Batch.Received
 	l.mu.Unlock()
 	set, n, err := l.o.Picker.Pick(rec.Batch)
 	switch {
 	case err != nil:
-		l.o.Logger.Error("A journal record cannot be read and is lost for this backend", "position", rec.Start, "samples", rec.Counts.Samples, "err", err)
+		l.o.Logger.Error("A journal record cannot be read and is lost for this backend", "position", rec.Start,
+			"samples", rec.Counts.Samples, "histograms", rec.Counts.Histograms, "exemplars", rec.Counts.Exemplars, "err", err)
 		r.out.reject(ReasonUnreadable, rec.Counts)
 	case n > 0 || set == nil:
-		return &pending{part: Part{Batch: rec.Batch, Take: set}, rec: r, n: n, counts: rec.Counts}
+		return &pending{part: Part{Batch: rec.Batch, Take: set}, rec: r, counts: rec.Counts}
 	}
 	rec.Batch.Release()
 	l.mu.Lock()
@@ -344,42 +367,43 @@ func (l *Lane) open(rec journal.Record) *pending {
 	return nil
 }
 
-// damaged puts into the books what the cursor had to step over.
-func (l *Lane) damaged() {
+// damaged puts into the books what the cursor had to step over before it came to at.
+func (l *Lane) damaged(at journal.Position) {
 	c := l.o.Cursor.Damaged()
 	if c.Zero() {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	at := l.o.Cursor.Read()
 	r := &openRecord{start: at, end: at, received: l.o.Now().UnixMilli()}
 	r.out.reject(ReasonUnreadable, c)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.progress.add(r)
 	l.progress.settle(r)
 }
 
-// release ends a slot, and with settled the parcel's claim on its series.
-func (l *Lane) release(f *flight, started bool) {
+// release ends a slot, and the parcel's claim on its series.
+func (l *Lane) release(f *flight) {
 	l.mu.Lock()
 	l.slots[f.slot] = nil
 	l.busy--
 	l.board.free(f.slot)
 	l.mu.Unlock()
 	l.changed.Broadcast()
-	if !started {
-		for _, p := range f.parcel.Parts {
-			p.Batch.Release()
-		}
-	}
 }
 
-// Oldest is the time of receipt, in Unix ms, of the oldest batch that the lane holds; ok
-// is false when it holds none.
+// Oldest is the time of receipt, in Unix ms, before which nothing was received that the
+// lane holds or is about to hold; ok is false when it never held anything. Series ids in
+// batches received since must not be used for other series.
 func (l *Lane) Oldest() (ms int64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.progress.oldest()
+	ms, ok = l.progress.oldest()
+	// A record is the lane's from the moment that the cursor hands it over, which is
+	// before it is open: the one before it speaks for it.
+	if l.heard != 0 && (!ok || l.heard < ms) {
+		ms, ok = l.heard, true
+	}
+	return ms, ok
 }
 
 // Draining reports whether something waits in the journal and the backend takes it.

@@ -60,10 +60,12 @@ func cloneTotals(t journal.Totals) journal.Totals {
 	return t
 }
 
-// openRecord is a record that was read and not yet committed.
+// openRecord is a record, or several that share their fate, that was read while something
+// before it or it itself was not settled.
 type openRecord struct {
 	start, end journal.Position
 	received   int64 // Unix ms
+	records    int64 // how many it stands for
 	settled    bool
 	out        outcome
 }
@@ -77,7 +79,16 @@ type progress struct {
 	prefix journal.Totals // all that is settled before position: what is committed
 	// position is behind the last record of the settled prefix.
 	position journal.Position
+	// settled and passed are how many records live and prefix stand for, since New.
+	settled, passed int64
 }
+
+// maxOpen is how many records may be read ahead of the oldest one that is not settled:
+// one parcel that is retried for ever must not make memory grow, neither the lane's nor
+// the cursor's.
+const maxOpen = 1 << 14
+
+func (p *progress) full() bool { return len(p.open) >= maxOpen }
 
 func (p *progress) add(r *openRecord) { p.open = append(p.open, r) }
 
@@ -85,14 +96,26 @@ func (p *progress) add(r *openRecord) { p.open = append(p.open, r) }
 func (p *progress) settle(r *openRecord) {
 	r.settled = true
 	r.out.addTo(&p.live)
+	p.settled += r.records
 	n := 0
 	for n < len(p.open) && p.open[n].settled {
 		p.open[n].out.addTo(&p.prefix)
 		p.position = p.open[n].end
+		p.passed += p.open[n].records
 		p.open[n] = nil
 		n++
 	}
 	p.open = p.open[n:]
+}
+
+// first is the oldest record that is not settled, or nil.
+func (p *progress) first() *openRecord {
+	for _, r := range p.open {
+		if !r.settled {
+			return r
+		}
+	}
+	return nil
 }
 
 // oldest is the time of receipt of the oldest record in memory, in Unix ms; ok is false

@@ -72,9 +72,9 @@ type Journal interface {
 
 // Record is one batch with its place.
 type Record struct {
-	Batch *series.Batch // retained for the caller; IDs may be nil
-	Start Position
-	End   Position // Start of the record after it, in the same segment
+	Batch  *series.Batch // retained for the caller; IDs may be nil
+	Start  Position
+	End    Position      // Start of the record after it, in the same segment
 	Counts series.Counts // what the cursor's backend takes of it
 }
 
@@ -87,7 +87,7 @@ type State struct {
 	// crash. A record is not sent before a State with a Horizon at or behind its end
 	// is stored.
 	Horizon Position `json:"horizon"`
-	Totals Totals `json:"totals"`
+	Totals  Totals   `json:"totals"`
 }
 
 // Totals are the settled parts of the accounting equation, since the cursor was

@@ -207,7 +207,7 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 	free = nil
 	b.Version, b.Decoded, b.Received = v, len(s.msg.Data), in.o.Now().UnixMilli()
 	b.MinTime, b.MaxTime, b.Counts = s.msg.MinTime, s.msg.MaxTime, s.msg.Counts
-	b.Legacy = !s.res.NonLegacy
+	b.Legacy, b.CustomBuckets = !s.res.NonLegacy, hasCustomBuckets(&s.msg)
 	b.Series, b.IDs, b.Epoch = len(s.msg.Series), slices.Clone(s.res.IDs), s.res.Epoch
 	b.Routed = s.res.Routed
 	keep = true
@@ -238,6 +238,12 @@ func (in *Ingester) amiss(m *remotewrite.Message) bool {
 		}
 	}
 	return false
+}
+
+func hasCustomBuckets(m *remotewrite.Message) bool {
+	return m.Counts.Histograms > 0 && slices.ContainsFunc(m.Series, func(s remotewrite.Series) bool {
+		return s.Flags&remotewrite.FlagCustomBuckets != 0
+	})
 }
 
 // horizon is the largest acceptable timestamp.

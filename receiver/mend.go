@@ -128,7 +128,7 @@ func (s *scratch) builder(v series.Version) *remotewrite.Builder {
 		p = &s.v2
 	}
 	if *p == nil {
-		*p = remotewrite.NewBuilder(remotewrite.BuilderOptions{Version: v, Escaping: remotewrite.EscapeAllow})
+		*p = remotewrite.NewBuilder(remotewrite.BuilderOptions{Version: v, Escaping: remotewrite.EscapeAllow, NHCBOnV1: remotewrite.NHCBKeep})
 	}
 	return *p
 }

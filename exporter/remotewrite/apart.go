@@ -16,5 +16,5 @@ var _ exporter.Separator = (*Backend)(nil)
 func (b *Backend) Apart(p *exporter.Part) bool {
 	c := b.negotiation.choose()
 	return c.version == series.V2 && p.Batch.Version == series.V2 && p.Take == nil &&
-		p.Batch.Counts.Samples+p.Batch.Counts.Histograms >= apartFrom && b.config.forwards(c.version, p.Batch.Legacy)
+		p.Batch.Counts.Samples+p.Batch.Counts.Histograms >= apartFrom && b.config.forwards(c.version, p.Batch)
 }

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/klauspost/compress/s2"
@@ -56,9 +55,8 @@ type Backend struct {
 	negotiation *negotiation
 	encoders    encoders
 	// throttle keeps metadata that comes with each series of a 2.0 batch from going out
-	// with each 1.0 request. Whoever uses it holds throttling.
-	throttling sync.Mutex
-	throttle   *remotewrite.MetadataThrottle
+	// with each 1.0 request.
+	throttle *remotewrite.MetadataThrottle
 }
 
 var _ exporter.Backend = (*Backend)(nil)

@@ -209,14 +209,16 @@ func (c *Config) escaping(v series.Version) remotewrite.Escaping {
 	return c.Escaping
 }
 
-// forwards reports whether the bodies of batches whose names are all classic, or of
-// all batches, can go out in version v with their names as they are.
-func (c *Config) forwards(v series.Version, classic bool) bool {
+// forwards reports whether the body of a batch can go out in version v as it is.
+func (c *Config) forwards(v series.Version, b *series.Batch) bool {
+	if v == series.V1 && b.CustomBuckets {
+		return false
+	}
 	switch c.escaping(v) {
 	case remotewrite.EscapeAllow:
 		return true
 	case remotewrite.EscapeDots:
 		return false // changes "_", which is classic, too
 	}
-	return classic
+	return b.Legacy
 }

@@ -194,7 +194,14 @@ func TestM5_Forwards(t *testing.T) {
 	} {
 		c := DefaultConfig()
 		c.Escaping, c.Legacy = tt.escaping, tt.legacy
-		require.Equal(t, tt.v1, c.forwards(series.V1, tt.classic), "%+v", tt)
-		require.Equal(t, tt.v2, c.forwards(series.V2, tt.classic), "%+v", tt)
+		require.Equal(t, tt.v1, c.forwards(series.V1, &series.Batch{Legacy: tt.classic}), "%+v", tt)
+		require.Equal(t, tt.v2, c.forwards(series.V2, &series.Batch{Legacy: tt.classic}), "%+v", tt)
 	}
+}
+
+func TestCustomBucketsAreNotForwardedAsRW1(t *testing.T) {
+	c := DefaultConfig()
+	b := &series.Batch{Legacy: true, CustomBuckets: true}
+	require.False(t, c.forwards(series.V1, b))
+	require.True(t, c.forwards(series.V2, b))
 }

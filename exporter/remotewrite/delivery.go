@@ -47,7 +47,7 @@ func (b *Backend) Prepare(p *exporter.Parcel) (exporter.Delivery, error) {
 // forwards reports whether the part's body goes out as it is.
 func (d *delivery) forwards(p *exporter.Part) bool {
 	v := d.choice.version
-	return p.Take == nil && p.Batch.Version == v && d.backend.config.forwards(v, p.Batch.Legacy)
+	return p.Take == nil && p.Batch.Version == v && d.backend.config.forwards(v, p.Batch)
 }
 
 func (d *delivery) prepareV1(p *exporter.Parcel) error {
@@ -122,11 +122,6 @@ func (b *Backend) add(enc *encoder, n int, p *exporter.Part, t *exporter.Tally) 
 	if p.Take != nil && !slices.ContainsFunc(p.Take, func(word uint64) bool { return word != 0 }) {
 		return nil
 	}
-	if enc.version == series.V1 && p.Batch.Version == series.V2 {
-		b.throttling.Lock() // the Builder asks the throttle then
-		defer b.throttling.Unlock()
-		return enc.add(n, p, t)
-	}
 	if err := enc.add(n, p, t); err != nil || enc.version == series.V2 {
 		return err
 	}
@@ -134,8 +129,6 @@ func (b *Backend) add(enc *encoder, n int, p *exporter.Part, t *exporter.Tally) 
 	if len(enc.metadata) == 0 {
 		return nil
 	}
-	b.throttling.Lock()
-	defer b.throttling.Unlock()
 	for _, md := range enc.metadata {
 		if b.throttle.Allow(md) {
 			enc.AddMetadata(md)

@@ -84,7 +84,7 @@ func newAPI(b *Backend, o Options, engine *promql.Engine, p parser.Parser) *apiv
 		false, // metadata of remote write
 		nil,   // error codes
 		nil,   // feature registry
-		apiv1.OpenAPIOptions{},
+		apiv1.OpenAPIOptions{IncludePaths: []string{"none"}}, // the description is not served
 		p,
 	)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -192,6 +194,47 @@ func benchmarkStore(b *testing.B, change func(*Options)) {
 	}, put)
 }
 
+// BenchmarkSendShards is a scrape of 16,000 known series in eight requests, sent by so
+// many goroutines.
+func BenchmarkSendShards(b *testing.B) {
+	for _, shards := range []int{1, 2, 4} {
+		b.Run(strconv.Itoa(shards), func(b *testing.B) {
+			l := newLoad(8 * seriesPerRequest)
+			var rounds [][]*series.Batch
+			for i := range 31 {
+				rounds = append(rounds, l.round(b, series.V1, base+int64(i)*15_000))
+			}
+			var s *Backend
+			send := func(round []*series.Batch) {
+				var wg sync.WaitGroup
+				for n := range shards {
+					wg.Go(func() {
+						for k := n; k < len(round); k += shards {
+							prepareAndSend(b, s, whole(round[k]))
+						}
+					})
+				}
+				wg.Wait()
+			}
+			b.ResetTimer()
+			var cpu time.Duration
+			for i := range b.N {
+				if i%30 == 0 {
+					b.StopTimer()
+					s = store(b, b.TempDir(), nil)
+					send(rounds[0])
+					b.StartTimer()
+				}
+				cpu -= cpuTime(b)
+				send(rounds[1+i%30])
+				cpu += cpuTime(b)
+			}
+			b.ReportMetric(float64(cpu.Nanoseconds())/float64(b.N)/8/seriesPerRequest, "cpu-ns/sample")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/8/seriesPerRequest, "wall-ns/sample")
+		})
+	}
+}
+
 // BenchmarkSendNewSeries is the cost of a request of series that the store has never
 // seen.
 func BenchmarkSendNewSeries(b *testing.B) {
@@ -251,7 +294,7 @@ func TestSendOfKnownSeriesDoesNotAllocatePerSeries(t *testing.T) {
 	for _, v := range versions {
 		l := newLoad(seriesPerRequest)
 		s := store(t, t.TempDir(), nil)
-		const runs = 50
+		const runs = 20
 		var parcels []*exporter.Parcel
 		for i := range runs + 12 {
 			// The values do not change, so that the store's chunks do not grow.

@@ -125,7 +125,7 @@ func NewBuilder(o BuilderOptions) *Builder {
 	}
 	b := &Builder{o: o, escape: escaper{how: o.Escaping}}
 	b.rewrite = FlagNoContent | FlagBadRefs | FlagBadHistogram | FlagExemplarNoTime | FlagCreated | FlagMixed | FlagSplitLabels
-	if o.Version == series.V1 {
+	if o.Version == series.V1 && o.NHCBOnV1 != NHCBKeep {
 		b.rewrite |= FlagCustomBuckets
 	}
 	b.table.seed = rand.Uint64()

@@ -17,7 +17,7 @@ func (b *Builder) writeV1(m *Message, i int, sp spelling) Outcome {
 	if m.Version == series.V2 && s.Flags&FlagMetadata != 0 {
 		b.tellMetadata(m, i, sp)
 	}
-	if s.Flags&FlagCustomBuckets != 0 {
+	if s.Flags&FlagCustomBuckets != 0 && b.o.NHCBOnV1 != NHCBKeep {
 		return b.writeCustomBuckets(m, i, sp)
 	}
 	b.putV1(m, i, sp, part{samples: s.Samples > 0, histograms: s.Histograms > 0, exemplars: s.Exemplars > 0})

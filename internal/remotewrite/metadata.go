@@ -170,9 +170,10 @@ type MetadataThrottleOptions struct {
 
 // MetadataThrottle lets the metadata of a family through when it is new, changed, or
 // was let through an interval ago. A lane that translates RW 2.0, where each series
-// carries its metadata, to RW 1.0 owns one. It is used by one goroutine at a time.
+// carries its metadata, to RW 1.0 owns one. It is safe for concurrent use.
 type MetadataThrottle struct {
 	o    MetadataThrottleOptions
+	mu   sync.Mutex
 	told map[uint64]telling // by the hash of the family name
 }
 
@@ -201,6 +202,8 @@ func (t *MetadataThrottle) Allow(md Metadata) bool {
 	family := xxh3.Hash(md.Family)
 	content := xxh3.HashSeed(md.Help, uint64(md.Type)) ^ 3*xxh3.Hash(md.Unit)
 	now := t.o.Now().UnixNano()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	last, ok := t.told[family]
 	if ok && last.content == content && now-last.at < int64(t.o.Interval) {
 		return false

@@ -19,6 +19,9 @@ type NHCBPolicy uint8
 const (
 	NHCBExpand NHCBPolicy = iota // they become the series of a classic histogram
 	NHCBDrop                     // they are dropped, ReasonNHCBOnRW1
+	// NHCBKeep leaves them as they are, in a request that goes to no backend but into
+	// the journal. It cannot be configured.
+	NHCBKeep
 )
 
 var nhcbPolicies = [...]string{"expand_to_classic", "drop"}

@@ -22,6 +22,9 @@ type Batch struct {
 	MaxTime  int64  // largest timestamp in it, ms
 	Counts   Counts // all that it holds
 	Legacy   bool   // every metric and label name fits the RW 1.0 charset
+	// CustomBuckets says that some native histogram has custom buckets, which RW 1.0
+	// backends are not to be sent.
+	CustomBuckets bool
 
 	// Series is the number of TimeSeries messages in the body. IDs has one entry
 	// for each in body order, or is nil when the batch came from the disk and has

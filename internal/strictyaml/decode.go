@@ -71,7 +71,7 @@ func (d *Document) section(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		d.fail(n, path, "expected "+describe(v.Type())+", got "+found(n))
+		d.fail(n, path, "expected "+describe(v.Type())+", got "+d.found(n, path))
 		return
 	}
 	fields, free := Fields(v)
@@ -103,7 +103,7 @@ func (d *Document) list(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	if n.Kind != yaml.SequenceNode {
-		message := "expected " + describe(v.Type()) + ", got " + found(n)
+		message := "expected " + describe(v.Type()) + ", got " + d.found(n, path)
 		switch {
 		case n.Kind == yaml.ScalarNode && !isNull(n):
 			message += "; put it in [ ]"
@@ -129,7 +129,7 @@ func (d *Document) list(n *yaml.Node, v reflect.Value, path string) {
 
 func (d *Document) mapping(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		d.fail(n, path, "expected "+describe(v.Type())+", got "+found(n))
+		d.fail(n, path, "expected "+describe(v.Type())+", got "+d.found(n, path))
 		return
 	}
 	m := reflect.MakeMap(v.Type())
@@ -149,7 +149,7 @@ func (d *Document) mapping(n *yaml.Node, v reflect.Value, path string) {
 func (d *Document) value(n *yaml.Node, v reflect.Value, path string) {
 	anything := v.Kind() == reflect.Interface
 	if !anything && (n.Kind != yaml.ScalarNode || isNull(n)) {
-		d.fail(n, path, "expected "+describe(v.Type())+", got "+found(n))
+		d.fail(n, path, "expected "+describe(v.Type())+", got "+d.found(n, path))
 		return
 	}
 	if anything && d.cyclic(n, path) {
@@ -162,7 +162,7 @@ func (d *Document) value(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	if _, whole := foreign(v.Type()); whole {
-		d.fail(n, path, "expected "+describe(v.Type())+", got "+found(n))
+		d.fail(n, path, "expected "+describe(v.Type())+", got "+d.found(n, path))
 		return
 	}
 	var load *yaml.LoadError
@@ -171,7 +171,7 @@ func (d *Document) value(n *yaml.Node, v reflect.Value, path string) {
 	}
 	var bad *url.Error
 	if errors.As(err, &bad) {
-		err = fmt.Errorf("expected %s, got %s: %w", describe(v.Type()), found(n), bad.Err)
+		err = fmt.Errorf("expected %s, got %s: %w", describe(v.Type()), d.found(n, path), bad.Err)
 	}
 	d.fail(n, path, err.Error())
 }
@@ -215,7 +215,7 @@ func (d *Document) pairs(n *yaml.Node, path string) []place {
 			continue
 		}
 		if key.Kind != yaml.ScalarNode {
-			d.fail(n.Content[i], path, "expected a word as key, got "+found(key))
+			d.fail(n.Content[i], path, "expected a word as key, got "+d.found(key, path))
 			continue
 		}
 		if first := seen[key.Value]; first != nil {
@@ -263,7 +263,7 @@ func (d *Document) merge(n *yaml.Node, path string, seen map[string]*yaml.Node, 
 			}
 		}
 	default:
-		d.fail(n, path, "expected an alias of a section behind <<, got "+found(from))
+		d.fail(n, path, "expected an alias of a section behind <<, got "+d.found(from, path))
 	}
 	return list
 }
@@ -358,23 +358,27 @@ func describe(t reflect.Type) string {
 	return "a text"
 }
 
-// found says in words what a file has.
-func found(n *yaml.Node) string {
+// found says in words what the file has at path.
+func (d *Document) found(n *yaml.Node, path string) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a section (key: value)"
 	case yaml.SequenceNode:
 		return "a list"
 	}
-	switch n.ShortTag() {
-	case "!!null":
+	if isNull(n) {
 		return "nothing"
+	}
+	if isSecretKey(d.keyOf(path).name) {
+		return "a text"
+	}
+	switch n.ShortTag() {
 	case "!!int", "!!float":
 		return "the number " + n.Value
 	case "!!bool":
 		return n.Value
 	}
-	text := []rune(n.Value)
+	text := []rune(hideInText(n.Value))
 	if len(text) > 60 {
 		text = append(text[:60], '…')
 	}

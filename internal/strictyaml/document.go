@@ -58,11 +58,10 @@ const maxNodes = 200_000
 func Parse(name string, data []byte) *Document {
 	text := strings.TrimPrefix(string(data), "\ufeff")
 	d := &Document{
-		name:   name,
-		lines:  strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n"),
-		places: map[string]place{},
-		broken: map[string]bool{},
-
+		name:     name,
+		lines:    strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n"),
+		places:   map[string]place{},
+		broken:   map[string]bool{},
 		unusable: map[string]bool{},
 		budget:   maxNodes,
 	}
@@ -179,12 +178,24 @@ func (d *Document) fail(at *yaml.Node, path, message string) {
 	d.breaks(path)
 	d.unusable[path] = true
 	p := Problem{Path: path, Message: message}
-	if isNull(at) && at.Value == "" {
-		// Nothing is there to underline: the key is.
-		d.add(d.locate(p))
-		return
+	switch key := d.keyOf(path); {
+	case isSecretKey(key.name):
+		d.add(d.at(p, key.key)) // the value may not be shown
+	case isNull(at) && at.Value == "":
+		d.add(d.locate(p)) // there is nothing to underline
+	default:
+		d.add(d.at(p, at))
 	}
-	d.add(d.at(p, at))
+}
+
+// keyOf returns the place of the key at path, or of the list in which path is an item.
+func (d *Document) keyOf(path string) place {
+	for ; path != ""; path = parent(path) {
+		if where, ok := d.places[path]; ok && where.key != nil {
+			return where
+		}
+	}
+	return place{}
 }
 
 // locate places a problem at the key of its path, or at the nearest key above that

@@ -30,7 +30,10 @@ func encode(v, defaults reflect.Value) (*yaml.Node, error) {
 	t := v.Type()
 	switch {
 	case t.Kind() == reflect.Pointer && !v.IsNil():
-		return encode(v.Elem(), follow(defaults, func() reflect.Value { return defaults.Elem() }))
+		if defaults.IsValid() {
+			defaults = defaults.Elem()
+		}
+		return encode(v.Elem(), defaults)
 	case IsSection(t):
 		return encodeSection(v, defaults)
 	case !isValue(t) && t.Kind() == reflect.Slice && IsSection(t.Elem()):
@@ -44,7 +47,7 @@ func encode(v, defaults reflect.Value) (*yaml.Node, error) {
 		}
 		return n, nil
 	case !isValue(t) && t.Kind() == reflect.Map:
-		return encodeMap(v, defaults)
+		return encodeMap(v)
 	}
 	return encodeValue(v, defaults)
 }
@@ -52,7 +55,7 @@ func encode(v, defaults reflect.Value) (*yaml.Node, error) {
 func encodeSection(v, defaults reflect.Value) (*yaml.Node, error) {
 	fields, free := Fields(v)
 	if free.IsValid() {
-		return encodeMap(free, reflect.Value{})
+		return encodeMap(free)
 	}
 	var defaultFields []Field
 	if defaults.IsValid() {
@@ -84,7 +87,7 @@ func encodeSection(v, defaults reflect.Value) (*yaml.Node, error) {
 	return n, nil
 }
 
-func encodeMap(v, defaults reflect.Value) (*yaml.Node, error) {
+func encodeMap(v reflect.Value) (*yaml.Node, error) {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	keys := v.MapKeys()
 	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
@@ -140,13 +143,6 @@ func unset(f Field, standard reflect.Value) bool {
 		return f.Value.IsNil()
 	}
 	return f.Name != "" && f.omitEmpty && f.Value.IsZero() && (!standard.IsValid() || standard.IsZero())
-}
-
-func follow(v reflect.Value, to func() reflect.Value) reflect.Value {
-	if !v.IsValid() || v.IsNil() {
-		return reflect.Value{}
-	}
-	return to()
 }
 
 // newDefault is a section of the type with its defaults.

@@ -140,7 +140,9 @@ func nextSecret(line []rune, from int) (start, end int) {
 	runes := func(bytes int) int { return from + len([]rune(text[:bytes])) }
 	start = -1
 	for _, m := range keyValue.FindAllStringSubmatchIndex(text, -1) {
-		if !isSecretKey(text[m[2]:m[3]]) || m[1] == len(text) || text[m[1]] == '{' {
+		key := text[m[2]:m[3]]
+		section := m[1] < len(text) && text[m[1]] == '{' && strings.EqualFold(key, "authorization")
+		if !isSecretKey(key) || section || m[1] == len(text) {
 			continue
 		}
 		start = runes(m[1])
@@ -175,6 +177,8 @@ func valueEnd(line []rune, start int) int {
 		closing = string(line[start])
 	case '[':
 		closing = "]"
+	case '{':
+		closing = "}"
 	default:
 		if !slices.Contains(line[:start], '{') {
 			return len(line)

@@ -114,7 +114,7 @@ func FuzzHeader(f *testing.F) {
 		require.Equal(t, int64(offset), h.offset)
 		batch := &series.Batch{
 			Version: h.version, Legacy: h.legacy, Received: h.received, MinTime: h.minTime, MaxTime: h.maxTime,
-			Decoded: h.decoded, Series: h.series, Counts: h.counts, Routed: h.routed,
+			Decoded: h.decoded, Series: h.series, Counts: h.counts, Routed: h.routed, CustomBuckets: h.custom,
 		}
 		again := appendHeader(nil, batch, 1, int64(offset))
 		var h2 header

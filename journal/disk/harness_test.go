@@ -113,6 +113,7 @@ func newBatch(seq, size int) *series.Batch {
 	}
 	b.Counts = countsOf(seq)
 	b.Legacy = seq%3 == 0
+	b.CustomBuckets = seq%4 == 1
 	b.Series = seq%11 + 1
 	b.IDs = make([]series.ID, b.Series)
 	b.Epoch = 7

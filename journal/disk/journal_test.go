@@ -53,6 +53,7 @@ func TestRoundTrip(t *testing.T) {
 					require.Equal(t, want.MaxTime, rec.Batch.MaxTime)
 					require.Equal(t, want.Counts, rec.Batch.Counts)
 					require.Equal(t, want.Legacy, rec.Batch.Legacy)
+					require.Equal(t, want.CustomBuckets, rec.Batch.CustomBuckets)
 					require.Equal(t, want.Series, rec.Batch.Series)
 					require.Equal(t, want.Routed, rec.Batch.Routed)
 					require.Equal(t, name == "tail", rec.Batch == want)
@@ -156,12 +157,16 @@ func TestAppendGivenUp(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, <-answer, context.Canceled)
 		require.ErrorIs(t, j.Append(ctx, newBatch(2, 10)), context.Canceled)
+		// Later appends must not get what still belongs to the writer.
+		for seq := 10; seq < 14; seq++ {
+			go func() { answer <- tryAppend(j, seq, 100) }()
+			synctest.Wait()
+		}
 		r := run(j)
-		rec, ok, err := c.Next(context.Background(), true)
-		require.NoError(t, err)
-		require.True(t, ok)
-		require.Equal(t, 1, seqOf(t, rec.Batch))
-		rec.Batch.Release()
+		for range 4 {
+			require.NoError(t, <-answer)
+		}
+		require.Equal(t, []int{1, 10, 11, 12, 13}, drain(t, c))
 		require.NoError(t, r.stop())
 	})
 }

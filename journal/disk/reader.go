@@ -177,7 +177,7 @@ func (r *reader) batch() (*series.Batch, error) {
 	b.Received = h.received
 	b.MinTime, b.MaxTime = h.minTime, h.maxTime
 	b.Counts = h.counts
-	b.Legacy = h.legacy
+	b.Legacy, b.CustomBuckets = h.legacy, h.custom
 	b.Series = h.series
 	if h.routed != nil {
 		b.Routed = append(make([]series.Counts, 0, len(h.routed)), h.routed...)

@@ -20,6 +20,7 @@ const (
 const (
 	flagLegacy = 1 << iota
 	flagRouted
+	flagCustomBuckets
 )
 
 func crcTable() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
@@ -30,6 +31,7 @@ type header struct {
 	offset   int64 // of the record
 	version  series.Version
 	legacy   bool
+	custom   bool // has histograms with custom buckets
 	received int64
 	minTime  int64
 	maxTime  int64
@@ -65,6 +67,9 @@ func appendHeader(dst []byte, b *series.Batch, segment uint64, offset int64) []b
 	}
 	if b.Routed != nil {
 		flags |= flagRouted
+	}
+	if b.CustomBuckets {
+		flags |= flagCustomBuckets
 	}
 	dst = append(dst, byte(b.Version), flags)
 	dst = binary.AppendVarint(dst, b.Received)
@@ -131,6 +136,7 @@ func (h *header) parse(b []byte, segment uint64, offset int64) bool {
 	h.version = series.Version(d.byte())
 	flags := d.byte()
 	h.legacy = flags&flagLegacy != 0
+	h.custom = flags&flagCustomBuckets != 0
 	h.received = d.varint()
 	h.minTime = d.varint()
 	h.maxTime = d.varint()

@@ -126,6 +126,7 @@ func TestFullRefuse(t *testing.T) {
 	c := openCursor(t, j, "a")
 	n := 0
 	for ; ; n++ {
+		require.Less(t, n, 100, "nothing is refused")
 		err := tryAppend(j, n, 500)
 		require.LessOrEqual(t, diskBytes(t, fs), int64(16<<10))
 		if err != nil {
@@ -179,6 +180,7 @@ func TestFullDropOldest(t *testing.T) {
 	refused := 0
 	seq := 0
 	for seq < 200 {
+		require.Less(t, refused, 10)
 		if err := tryAppend(j, seq, 500); err != nil {
 			require.ErrorIs(t, err, journal.ErrFull)
 			refused++
@@ -233,6 +235,7 @@ func TestDropOldestAfterClose(t *testing.T) {
 		c := openCursor(t, j, "a")
 		seq := 0
 		for ; tryAppend(j, seq, 500) == nil; seq++ {
+			require.Less(t, seq, 100, "nothing is refused")
 		}
 		require.NotZero(t, c.Floor())
 		require.NoError(t, c.Close())
@@ -258,6 +261,7 @@ func TestNoSpace(t *testing.T) {
 		fs.Limit(1700)
 		n := 5
 		for ; ; n++ {
+			require.Less(t, n, 100, "nothing is refused")
 			if err := tryAppend(j, n, 500); err != nil {
 				require.ErrorIs(t, err, syscall.ENOSPC)
 				break

@@ -1,0 +1,206 @@
+package docs
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-metrics/sluice/internal/testutil"
+)
+
+const head = `# Metrics
+
+<!-- Written by "make generate" from what a running gateway exports. Do not edit. -->
+
+Sluice serves its metrics at ` + "`/metrics`" + `, and writes them into its own pipeline where the
+configuration has ` + "`own_metrics`" + `. Names and labels are part of its interface: a change of one
+is in the CHANGELOG.
+
+For every backend and every kind (samples, histograms, exemplars) the books balance:
+
+    sluice_routed_total = sluice_delivered_total + sum(sluice_rejected_total)
+                        + sum(sluice_given_up_total) + sluice_in_journal
+
+` + "`sluice_conservation_error_samples`" + ` is the difference. It is 0 at rest and at most a batch while
+data flows. The totals go on where they were after a restart, also after a crash.
+
+Beside these there are ` + "`go_*` and `process_*`" + ` of the Go client library and, of each embedded store,
+what Prometheus' own code exports (` + "`prometheus_tsdb_*`, `prometheus_engine_*`" + ` and their kin) with
+the label ` + "`backend`" + `.
+
+Histograms come in classic form and, to a scraper that asks for it, in native form.
+`
+
+// sections are the parts of the page, by the beginnings of the names that belong to them.
+var sections = []struct {
+	title    string
+	prefixes []string
+}{
+	{"The books of each backend", []string{
+		"sluice_routed_", "sluice_delivered_", "sluice_redelivered_", "sluice_rejected_", "sluice_given_up_", "sluice_conservation_", "sluice_orphaned_",
+	}},
+	{"What waits for each backend", []string{"remote_write_", "sluice_in_journal"}},
+	{"Lanes", []string{"sluice_lane_", "sluice_dead_letters_"}},
+	{"Remote-write backends", []string{"sluice_backend_"}},
+	{"Embedded stores", []string{"sluice_tsdb_"}},
+	{"Receiver", []string{"sluice_receiver_"}},
+	{"Journal", []string{"sluice_journal_"}},
+	{"Series and metadata", []string{"sluice_series", "sluice_metadata_"}},
+	{"Program and configuration", []string{"sluice_build_info", "sluice_config_"}},
+}
+
+// foreign are the beginnings of names of dependencies.
+var foreign = []string{"go_", "process_", "prometheus_", "promhttp_", "net_conntrack_", "exposer_"}
+
+// metricsPage is the text of docs/metrics.md.
+func metricsPage(m testutil.Metrics) (string, error) {
+	var b strings.Builder
+	b.WriteString(head)
+	written := map[string]bool{}
+	for _, s := range sections {
+		fmt.Fprintf(&b, "\n## %s\n\n| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n", s.title)
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			if written[name] || !begins(name, s.prefixes) {
+				continue
+			}
+			written[name] = true
+			f := m[name]
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", name, strings.ToLower(f.GetType().String()), labelNames(m, name), strings.ReplaceAll(f.GetHelp(), "|", `\|`))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		if !written[name] && !begins(name, foreign) {
+			return "", fmt.Errorf("metric %s fits no section of the page: give it one in page_test.go", name)
+		}
+	}
+	reasons, err := reasonTable()
+	b.WriteString(reasons)
+	return b.String(), err
+}
+
+func begins(name string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+func labelNames(m testutil.Metrics, name string) string {
+	names := map[string]bool{}
+	for _, s := range m[name].GetMetric() {
+		for _, l := range s.GetLabel() {
+			names["`"+l.GetName()+"`"] = true
+		}
+	}
+	return strings.Join(slices.Sorted(maps.Keys(names)), ", ")
+}
+
+// reasonTable is the section about the label reason, made of the constants that are its
+// values and their comments.
+func reasonTable() (string, error) {
+	var b strings.Builder
+	b.WriteString("\n## Reasons\n\nThe values of the label `reason` of what was lost or refused, and who says so.\n\n| reason | said by | meaning |\n| --- | --- | --- |\n")
+	for _, p := range []struct{ dir, who string }{
+		{"exporter", "lane"},
+		{"exporter/tsdb", "embedded store"},
+		{"internal/remotewrite", "receiver, encoding for a backend"},
+	} {
+		reasons, err := reasonsOf(filepath.Join("..", p.dir))
+		if err != nil {
+			return "", err
+		}
+		for _, r := range reasons {
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", r.value, p.who, r.meaning)
+		}
+	}
+	return b.String(), nil
+}
+
+type reason struct{ value, meaning string }
+
+// obligation is a reference to the design, which readers of the page do not have.
+var obligation = regexp.MustCompile(` \([A-Z]\d+\)`)
+
+// reasonsOf lists the constants of a package that are called Reason-something.
+func reasonsOf(dir string) ([]reason, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	var list []reason
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range parsed.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.CONST {
+				continue
+			}
+			for _, s := range g.Specs {
+				v := s.(*ast.ValueSpec)
+				if name := v.Names[0].Name; strings.HasPrefix(name, "Reason") {
+					value, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+					if err != nil {
+						return nil, fmt.Errorf("%s: %s: %w", file, name, err)
+					}
+					list = append(list, reason{value, meaning(name, v.Doc.Text())})
+				}
+			}
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%s has no reasons", dir)
+	}
+	slices.SortFunc(list, func(a, b reason) int { return strings.Compare(a.value, b.value) })
+	return list, nil
+}
+
+// meaning makes a sentence of the comment of a constant.
+func meaning(name, comment string) string {
+	text := strings.Join(strings.Fields(comment), " ")
+	text = strings.TrimPrefix(strings.TrimPrefix(text, name), ":")
+	text = strings.TrimSpace(obligation.ReplaceAllString(text, ""))
+	for i, r := range text {
+		return string(unicode.ToUpper(r)) + text[i+len(string(r)):]
+	}
+	return ""
+}
+
+func TestEveryReasonHasAMeaning(t *testing.T) {
+	text, err := reasonTable()
+	require.NoError(t, err)
+	require.NotContains(t, text, "|  |")
+	require.Greater(t, strings.Count(text, "\n"), 25)
+}
+
+// sources lists the Go files of the program.
+func sources(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	require.NoError(t, filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != ".." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "testutil"):
+			return filepath.SkipDir
+		case strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go"):
+			files = append(files, path)
+		}
+		return nil
+	}))
+	return files
+}

@@ -1,0 +1,187 @@
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-metrics/sluice/internal/testutil"
+)
+
+const module = "github.com/sluice-metrics/sluice"
+
+// rule says what packages may import of this module. Both are patterns of path.Match,
+// several in one string.
+type rule struct{ packages, may string }
+
+// vocabulary is what every stage may speak. It knows no stage.
+const vocabulary = " internal/series internal/remotewrite internal/bytesize internal/fielderror "
+
+// rules go from the top down. The first that matches a package holds for it.
+var rules = []rule{
+	{"cmd/*", "internal/gateway config"},
+	// The gateway puts everything together, but the kinds of backends: config opens
+	// them, the gateway knows them by their interfaces.
+	{"internal/gateway", vocabulary + "config exporter journal journal/* journal/*/vfs receiver router web internal/ownmetrics"},
+	// config composes the Config types of the packages and lists the kinds.
+	{"config", vocabulary + "exporter exporter/* journal/* receiver router internal/strictyaml"},
+	{"config/gendocs", "config internal/strictyaml internal/bytesize"},
+
+	// The stages: none knows config, another stage, or a kind of backend.
+	{"receiver router", vocabulary},
+	{"exporter", vocabulary + "journal"},
+	{"exporter/*", vocabulary + "exporter"},
+	{"journal", "internal/series"},
+	{"journal/*", vocabulary + "journal journal/*/vfs"},
+	{"web", "internal/series"},
+
+	// What stages are made of.
+	{"internal/remotewrite", "internal/series"},
+	{"internal/strictyaml", "internal/bytesize internal/fielderror"},
+	{"internal/series internal/bytesize internal/fielderror internal/ownmetrics journal/*/vfs", ""},
+
+	// What holds or serves tests alone.
+	{"internal/testutil internal/archtest e2e deploy docs", ""},
+}
+
+// exceptions are imports against the rules, each with its reason. One that is not used
+// any more has to go.
+var exceptions = map[string]string{
+	"receiver router": "a decoding keeps a router.Resolution, which is data, so that resolving a request allocates nothing; what decides is behind an interface",
+}
+
+// core is what must do without the libraries of backends, also through others: a build
+// without a kind of backend is to be without its library.
+const core = "receiver router exporter journal journal/* internal/series internal/remotewrite web"
+
+// libraries are of backends. A path stands for all below it.
+var libraries = []string{
+	"github.com/prometheus/prometheus/tsdb", "github.com/prometheus/prometheus/promql", "github.com/prometheus/prometheus/storage",
+	"github.com/prometheus/prometheus/scrape", "github.com/prometheus/prometheus/rules", "github.com/prometheus/prometheus/web",
+	"github.com/prometheus/prometheus/discovery", "golang.org/x/oauth2",
+	"github.com/aws", "github.com/Azure", "cloud.google.com",
+	"github.com/twmb/franz-go", "github.com/redis/go-redis", "github.com/jackc/pgx", "github.com/go-sql-driver/mysql", "go.etcd.io",
+}
+
+// ofTests is what only tests may import.
+var ofTests = []string{
+	module + "/internal/testutil", "github.com/stretchr/testify", "go.uber.org/goleak", "pgregory.net/rapid",
+	"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "testing",
+}
+
+// listed is what go list says of a package of this module.
+type listed struct {
+	ImportPath string
+	Imports    []string // not those of its tests
+	Deps       []string
+}
+
+// name is the path inside of the module.
+func (p *listed) name() string { return strings.TrimPrefix(p.ImportPath, module+"/") }
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	root, err := testutil.Root()
+	require.NoError(t, err)
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	var all []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		all = append(all, p)
+	}
+	require.Greater(t, len(all), 15)
+	return all
+}
+
+// matches reports whether one of the patterns matches the name.
+func matches(patterns, name string) bool {
+	return slices.ContainsFunc(strings.Fields(patterns), func(p string) bool {
+		ok, err := path.Match(p, name)
+		return ok && err == nil
+	})
+}
+
+func below(imported string, paths []string) bool {
+	return slices.ContainsFunc(paths, func(p string) bool {
+		return imported == p || strings.HasPrefix(imported, p+"/")
+	})
+}
+
+func TestImportsPointDown(t *testing.T) {
+	used := map[string]bool{}
+	for _, p := range list(t) {
+		i := slices.IndexFunc(rules, func(r rule) bool { return matches(r.packages, p.name()) })
+		require.GreaterOrEqual(t, i, 0, "package %s has no rule: give it one in this file", p.name())
+		for _, imported := range p.Imports {
+			own, found := strings.CutPrefix(imported, module+"/")
+			if !found || matches(rules[i].may, own) {
+				continue
+			}
+			edge := p.name() + " " + own
+			require.Contains(t, exceptions, edge, "%s must not import %s: where two have to talk, the caller declares a small interface and internal/gateway passes the value in", p.name(), own)
+			used[edge] = true
+		}
+	}
+	for edge := range exceptions {
+		require.True(t, used[edge], "the exception %q is not needed any more: take it out", edge)
+	}
+}
+
+func TestRulesAreOfPackages(t *testing.T) {
+	all := list(t)
+	for _, r := range rules {
+		for pattern := range strings.FieldsSeq(r.packages) {
+			require.True(t, slices.ContainsFunc(all, func(p listed) bool { return matches(pattern, p.name()) }), "no package is called %s any more", pattern)
+		}
+	}
+}
+
+func TestCoreNeedsNoLibraryOfABackend(t *testing.T) {
+	checked := 0
+	for _, p := range list(t) {
+		if !matches(core, p.name()) {
+			continue
+		}
+		checked++
+		for _, d := range p.Deps {
+			require.False(t, below(d, libraries), "%s needs %s, if only through others", p.name(), d)
+		}
+	}
+	require.Equal(t, 8, checked)
+}
+
+func TestOnlyConfigOpensKinds(t *testing.T) {
+	for _, p := range list(t) {
+		for _, imported := range p.Imports {
+			if matches("exporter/*", strings.TrimPrefix(imported, module+"/")) {
+				require.Equal(t, "config", p.name(), "imports %s: kinds of backends are listed in config/kinds.go alone", imported)
+			}
+		}
+	}
+}
+
+func TestProgramHasNoTestCode(t *testing.T) {
+	for _, p := range list(t) {
+		if p.name() == "internal/testutil" {
+			continue
+		}
+		for _, imported := range p.Imports {
+			require.False(t, below(imported, ofTests), "%s imports %s outside of its tests", p.name(), imported)
+		}
+	}
+}
