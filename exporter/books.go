@@ -2,6 +2,7 @@ package exporter
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/sluice-metrics/sluice/internal/series"
@@ -22,16 +23,92 @@ type Balance struct {
 	Totals    journal.Totals // settled
 	InJournal series.Counts  // by the journal's own counting
 	Batches   int64          // records that are not settled
-	Bytes     int64          // of records behind the committed position
-	Oldest    time.Time      // receipt of the oldest record behind it; zero when there is none
+	Bytes     int64          // of records behind the committed position; 0 when all are settled
+	Oldest    time.Time      // receipt of the oldest record that is not settled; zero when there is none
+}
+
+// checkpoint is a state of the cursor, and how many records were settled since New
+// before its position.
+type checkpoint struct {
+	journal.State
+	passed int64
+}
+
+// recount makes the books of the backlog right where the backend's selectors changed
+// since it was appended.
+func (l *Lane) recount(ctx context.Context) error {
+	changed := false
+	err := l.o.Cursor.Recount(ctx, func(b *series.Batch) (series.Counts, error) {
+		changed = true
+		c, err := l.o.Picker.Count(b)
+		if err != nil {
+			// What cannot be read is lost for this backend when its turn comes; until then
+			// all of it is in the journal. It must not keep the rest from being delivered.
+			return b.Counts, nil
+		}
+		return c, nil
+	})
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("backend %s: counting what is in the journal: %w", l.o.Name, err)
+	case !changed:
+		return nil
+	}
+	backlog, err := l.measureBacklog(ctx)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.base.Sub(l.backlog)
+	l.base.Add(backlog)
+	l.backlog = backlog
+	return nil
+}
+
+// measureBacklog returns what was in the journal at New, as it is counted now. Appends
+// go on meanwhile; each shows in the journal a moment before Routed is told. So one look
+// may count a batch too much, never one too little, and the least of several is right.
+func (l *Lane) measureBacklog(ctx context.Context) (least series.Counts, err error) {
+	const looks = 10
+	for n := 0; n < looks; {
+		before := l.routed()
+		c := l.o.Cursor.Lag().Counts
+		if l.routed() == before {
+			c.Sub(before)
+			if n == 0 {
+				least = c
+			}
+			least = series.Counts{
+				Samples:    min(least.Samples, c.Samples),
+				Histograms: min(least.Histograms, c.Histograms),
+				Exemplars:  min(least.Exemplars, c.Exemplars),
+			}
+			n++
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return least, err
+		}
+	}
+	return least, nil
+}
+
+// routed is what was appended since New.
+func (l *Lane) routed() series.Counts {
+	return series.Counts{Samples: l.appended[0].Load(), Histograms: l.appended[1].Load(), Exemplars: l.appended[2].Load()}
 }
 
 // Balance returns the books as they stand. What is in the journal is counted by the
-// journal, everything else by the lane, so that an error of either shows.
-func (l *Lane) Balance() Balance {
-	var b Balance
+// journal, everything else by the lane, so that an error of either shows. It waits for
+// no commit.
+func (l *Lane) Balance() (b Balance) {
 	for range 5 {
-		b = l.balance()
+		consistent := false
+		if b, consistent = l.balance(); !consistent {
+			continue // in the middle of a commit
+		}
 		sum := settledCounts(&b.Totals)
 		sum.Add(b.InJournal)
 		if sum == b.Routed {
@@ -41,49 +118,72 @@ func (l *Lane) Balance() Balance {
 	return b
 }
 
-func (l *Lane) balance() Balance {
-	l.commitMu.Lock()
-	defer l.commitMu.Unlock()
+// balance is one look at the books. It is not consistent when the journal has a state
+// that the lane does not know of yet.
+func (l *Lane) balance() (b Balance, consistent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := Balance{Routed: l.base, Totals: cloneTotals(l.progress.live)}
-	b.Routed.Add(series.Counts{Samples: l.appended[0].Load(), Histograms: l.appended[1].Load(), Exemplars: l.appended[2].Load()})
+	// What is settled holds still from here on, so that the lag, which is read later,
+	// has all of it that is behind the committed position.
+	b.Totals = cloneTotals(l.progress.live)
+	before := l.o.Cursor.Committed().Position
 	lag := l.o.Cursor.Lag()
-	// The journal counts from the committed position on; what was settled behind it is
-	// not in the journal any more.
-	settled := settledCounts(&l.progress.live)
+	consistent = before == l.committed.Position && before == l.o.Cursor.Committed().Position
+	b.Routed = l.base
+	b.Routed.Add(l.routed())
+	settled := settledCounts(&b.Totals)
 	settled.Sub(settledCounts(&l.committed.Totals))
-	b.InJournal = lag.Counts
-	b.InJournal.Sub(settled)
-	b.Bytes, b.Oldest, b.Batches = lag.Bytes, lag.Oldest, lag.Records
-	for _, r := range l.progress.open {
-		if r.settled {
-			b.Batches--
-		}
+	b.InJournal = less(lag.Counts, settled)
+	if b.Batches = lag.Records - (l.progress.settled - l.committed.passed); b.Batches <= 0 {
+		b.Batches = 0
+		return b, consistent
 	}
-	if b.Batches <= 0 {
-		b.Batches, b.Bytes, b.Oldest = 0, 0, time.Time{}
+	b.Bytes, b.Oldest = lag.Bytes, lag.Oldest
+	if r := l.progress.first(); r != nil {
+		b.Oldest = time.UnixMilli(r.received)
 	}
-	return b
+	return b, consistent
 }
 
-// commit writes down how far the lane is, if that changed.
-func (l *Lane) commit() error {
+// less is a without b, and without what b has more.
+func less(a, b series.Counts) series.Counts {
+	return series.Counts{
+		Samples:    a.Samples - min(a.Samples, b.Samples),
+		Histograms: a.Histograms - min(a.Histograms, b.Histograms),
+		Exemplars:  a.Exemplars - min(a.Exemplars, b.Exemplars),
+	}
+}
+
+// commit writes down how far the lane is, if that changed. last is set when nothing will
+// be sent any more.
+func (l *Lane) commit(last bool) error {
 	l.commitMu.Lock()
 	defer l.commitMu.Unlock()
-	l.mu.Lock()
-	st := journal.State{Position: l.progress.position, Totals: cloneTotals(l.progress.prefix)}
-	l.mu.Unlock()
-	// Nothing behind sent was handed to a sender: a horizon that looked ahead comes
-	// back when the lane stands still.
-	st.Horizon = l.committed.Horizon
-	if l.sent.Before(st.Horizon) && st.Position == l.committed.Position {
-		st.Horizon = later(l.sent, l.maybe)
+	c := l.reached()
+	// A horizon that looked ahead comes back when the lane stands still: nothing behind
+	// sent was handed to a sender.
+	if l.sent.Before(c.Horizon) && (last || c.Position == l.committed.Position) {
+		c.Horizon = later(l.sent, l.maybe)
 	}
-	if st.Position == l.committed.Position && st.Horizon == l.committed.Horizon {
+	if c.Position == l.committed.Position && c.Horizon == l.committed.Horizon {
 		return nil
 	}
-	return l.store(st)
+	return l.store(c)
+}
+
+// reached is how far the lane is, with the horizon that was committed last. commitMu is
+// held.
+func (l *Lane) reached() checkpoint {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return checkpoint{
+		State: journal.State{
+			Position: l.progress.position,
+			Horizon:  l.committed.Horizon,
+			Totals:   cloneTotals(l.progress.prefix),
+		},
+		passed: l.progress.passed,
+	}
 }
 
 // announce makes sure that the horizon covers the parcel before it is sent. It goes on
@@ -118,22 +218,20 @@ func (l *Lane) cover(end journal.Position) error {
 	if !l.committed.Horizon.Before(end) {
 		return nil
 	}
-	l.mu.Lock()
-	st := journal.State{Position: l.progress.position, Totals: cloneTotals(l.progress.prefix)}
-	l.mu.Unlock()
-	st.Horizon = journal.Position{Segment: end.Segment, Offset: end.Offset + horizonStep}
-	return l.store(st)
+	c := l.reached()
+	c.Horizon = journal.Position{Segment: end.Segment, Offset: end.Offset + horizonStep}
+	return l.store(c)
 }
 
-// store commits a state; commitMu is held.
-func (l *Lane) store(st journal.State) error {
-	if err := l.o.Cursor.Commit(st); err != nil {
+// store commits a checkpoint; commitMu is held.
+func (l *Lane) store(c checkpoint) error {
+	if err := l.o.Cursor.Commit(c.State); err != nil {
 		l.o.Metrics.commits.WithLabelValues(l.o.Name, "failed").Inc()
 		return err
 	}
 	l.o.Metrics.commits.WithLabelValues(l.o.Name, "ok").Inc()
 	l.mu.Lock()
-	l.committed = st
+	l.committed = c
 	l.mu.Unlock()
 	return nil
 }
@@ -157,7 +255,7 @@ func (l *Lane) keep(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if err := l.commit(); err != nil {
+		if err := l.commit(false); err != nil {
 			if !failing {
 				l.o.Logger.Error("The backend's cursor cannot be committed; what is delivered meanwhile is sent again after a restart", "err", err)
 			}
@@ -185,16 +283,18 @@ func (l *Lane) bound() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.progress.position.Before(to) || !l.giveUp.to.Before(to) {
+	if !l.progress.position.Before(to) {
 		return
 	}
-	l.giveUp = giveUp{to: to, reason: reason}
+	if l.giveUp.to.Before(to) {
+		l.giveUp = giveUp{to: to, reason: reason}
+	}
+	// Parcels that were gathered at the last look are met at this one.
 	for _, f := range l.slots {
 		if f != nil && f != reserved && f.recs[0].start.Before(to) {
 			f.cancel(errAbandoned)
 		}
 	}
-	l.changed.Broadcast()
 }
 
 // skip steps over what is to be given up, the record in hand included; it reports whether
@@ -212,22 +312,43 @@ func (l *Lane) skip(next *pending) bool {
 		l.mu.Unlock()
 		gone = true
 	}
+	for l.readPos.Before(g.to) {
+		if !l.skipSegment(g) {
+			break
+		}
+	}
+	return gone
+}
+
+// skipSegment steps over what is to be given up in one segment. It reports whether there
+// may be more.
+func (l *Lane) skipSegment(g giveUp) bool {
 	from := l.o.Cursor.Read()
-	if !from.Before(g.to) {
-		return gone
+	to := journal.Position{Segment: from.Segment + 1}
+	if g.to.Before(to) {
+		to = g.to
 	}
-	lag, err := l.o.Cursor.Skip(g.to)
+	lag, err := l.o.Cursor.Skip(to)
 	if err != nil {
-		l.o.Logger.Error("Cannot step over what is to be given up", "from", from, "to", g.to, "err", err)
-		return gone
+		if _, times, ok := l.skipFailed.add(l.o.Now(), series.Counts{}); ok {
+			l.o.Logger.Error("Cannot step over what is to be given up", "from", from, "to", g.to, "times", times, "err", err)
+		}
+		return false
 	}
-	r := &openRecord{start: from, end: l.o.Cursor.Read(), received: l.o.Now().UnixMilli()}
+	end := l.o.Cursor.Read()
+	l.readPos = later(end, to)
+	if end == from {
+		return true
+	}
+	r := &openRecord{start: from, end: end, received: l.o.Now().UnixMilli(), records: lag.Records}
 	r.out.giveUp(g.reason, lag.Counts)
 	l.mu.Lock()
 	l.progress.add(r)
 	l.progress.settle(r)
-	l.readPos = r.end
 	l.mu.Unlock()
-	l.o.Logger.Warn("Gave up the oldest data in the journal for this backend", "reason", g.reason, "batches", lag.Records, "samples", lag.Counts.Samples, "histograms", lag.Counts.Histograms, "bytes", lag.Bytes)
-	return gone
+	if c, times, ok := l.skipped.add(l.o.Now(), lag.Counts); ok {
+		l.o.Logger.Warn("Gave up the oldest data in the journal for this backend", "reason", g.reason, "times", times,
+			"samples", c.Samples, "histograms", c.Histograms, "exemplars", c.Exemplars, "to", end)
+	}
+	return true
 }

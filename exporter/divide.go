@@ -2,151 +2,337 @@ package exporter
 
 import (
 	"errors"
-
-	"github.com/sluice-metrics/sluice/internal/series"
 )
 
-// maxDivision is how many requests the search for what a backend refuses may cost for one
-// parcel.
-const maxDivision = 64
+const (
+	// maxDivision is how many requests the search for what a backend refuses may cost for
+	// one parcel.
+	maxDivision = 64
+	// maxSpotChecks is how many series are tried alone to find out whether a backend
+	// refuses what it has already.
+	maxSpotChecks = 5
+)
 
 // division is the search for the series that a backend refuses in one parcel. It divides
-// by series, so that all samples of a series stay together and no part can overtake
-// another, and goes breadth first, so that when its requests are used up little has been
-// tried too coarsely.
+// by series, so that no part can overtake another, and goes breadth first, so that when
+// its requests are used up little has been tried too coarsely.
+//
+// A backend that answers 400 may have written everything that it does not refuse. Then it
+// may refuse what comes again as out of order, but for the newest sample of each series.
+// So where a parcel holds several samples of a series, being refused alone does not
+// convict the older ones; see settle.
 type division struct {
 	l    *Lane
 	f    *flight
 	out  []outcome
-	ids  []series.ID // distinct, ascending
-	left int         // requests
+	all  int // messages in the parcel
+	left int // requests
 }
 
-// piece is the series from ids[lo] to ids[hi-1].
+// piece is a list of messages that is sent, or was refused, as one request.
 type piece struct {
-	lo, hi int
-	// refused is why the backend refused the piece, or the piece it comes from; known
-	// says that it was this one and need not be tried as it is.
-	refused *Error
-	known   bool
+	list    []message
+	refused *Error // of the piece, or of the one that it comes from
+	known   bool   // it was refused, or must hold what was
+	alone   bool   // it was refused exactly as it is
+	maybe   bool   // the backend may have had some of it before
+	// half tells the two halves of one piece; 0 for others.
+	half int
 }
 
 // divide sends a refused parcel in ever smaller parts until the series that the backend
 // refuses are found. Only they are dropped. It returns the cause of the end of f.ctx.
-func (l *Lane) divide(f *flight, refused *Error, out []outcome) error {
+func (l *Lane) divide(f *flight, whole *load, refused *Error, out []outcome) error {
 	l.o.Metrics.divisions.WithLabelValues(l.o.Name).Inc()
-	d := &division{l: l, f: f, out: out, ids: f.parcel.ids(), left: maxDivision}
-	if len(d.ids) == 0 {
-		l.o.Logger.Warn("The backend refused a request without series", "err", refused)
-		return nil // metadata alone: there is nothing to keep the books of
+	list, failed := f.parcel.messages()
+	d := &division{l: l, f: f, out: out, all: len(list), left: maxDivision}
+	for k, err := range failed {
+		if err != nil {
+			d.unreadable(k, err)
+		}
 	}
-	queue := []piece{{0, len(d.ids), refused, true}}
-	for len(queue) > 0 {
+	if len(list) == 0 {
+		if failed == nil {
+			// Metadata alone: there is nothing to keep the books of.
+			l.o.Logger.Warn("The backend refused a request without series", "err", refused)
+		}
+		return nil
+	}
+	first := piece{list: list, refused: refused, maybe: whole.maybe, known: failed == nil, alone: failed == nil}
+	return d.fit(first)
+}
+
+// unreadable settles a part that cannot be decoded.
+func (d *division) unreadable(k int, err error) {
+	rest := less(d.f.counts[k], d.out[k].settled())
+	d.l.o.Logger.Error("A batch cannot be read and is lost for this backend", "position", d.f.recs[k].start,
+		"samples", rest.Samples, "histograms", rest.Histograms, "exemplars", rest.Exemplars, "err", err)
+	d.out[k].reject(ReasonUnreadable, rest)
+}
+
+// fit cuts a piece until the backend finds none of it too large, and settles what it
+// refuses for other reasons.
+func (d *division) fit(p piece) error {
+	for queue := []piece{p}; len(queue) > 0; {
 		p := queue[0]
 		queue = queue[1:]
 		if !p.known {
-			err := d.try(f.parcel.between(d.ids[p.lo], d.ids[p.hi-1]), &p)
-			if err != nil {
+			if err := d.try(&p); err != nil {
 				return err
 			}
 			if !p.known {
-				// The parcel's other half, where it waits next to this one, holds
-				// what was refused, unless only the size was wrong.
-				if len(queue) > 0 && queue[0].lo == p.hi && queue[0].refused == p.refused && !p.refused.TooLarge && queue[0].hi-queue[0].lo > 1 {
-					queue[0].known = true
-				}
 				continue
 			}
 		}
-		if d.left <= 0 {
-			d.drop(f.parcel.between(d.ids[p.lo], d.ids[p.hi-1]), p.refused, ReasonDivisionLimit)
-			continue
-		}
-		if p.hi-p.lo == 1 {
-			if err := d.single(f.parcel.between(d.ids[p.lo], d.ids[p.lo]), p.refused); err != nil {
+		if p.alone && !p.refused.TooLarge {
+			if err := d.settle(p); err != nil {
 				return err
 			}
 			continue
 		}
-		mid := (p.lo + p.hi) / 2
-		queue = append(queue, piece{p.lo, mid, p.refused, false}, piece{mid, p.hi, p.refused, false})
+		mid := middle(p.list)
+		if mid == 0 || d.left <= 0 {
+			if err := d.oneByOne(p); err != nil {
+				return err
+			}
+			continue
+		}
+		queue = append(queue, p.part(p.list[:mid]), p.part(p.list[mid:]))
 	}
 	return nil
 }
 
-// try sends one part. p.known tells afterwards whether the backend refused it.
-func (d *division) try(part Parcel, p *piece) error {
+// part returns a piece of p that was not tried yet.
+func (p *piece) part(list []message) piece {
+	return piece{list: list, refused: p.refused, maybe: p.maybe}
+}
+
+// oneByOne sends the messages of a series that is too large, oldest first.
+func (d *division) oneByOne(p piece) error {
+	if len(p.list) == 1 {
+		d.drop(p, d.reason(&p))
+		return nil
+	}
+	for i := range p.list {
+		q := p.part(p.list[i : i+1])
+		if err := d.try(&q); err != nil {
+			return err
+		}
+		if q.known {
+			d.drop(q, d.reason(&q))
+		}
+	}
+	return nil
+}
+
+// try sends a piece. p.known tells afterwards whether the backend refused it, or the
+// requests are used up.
+func (d *division) try(p *piece) error {
 	if d.left <= 0 {
-		p.known = true // not tried: it shares the fate of what it comes from
+		p.known = true // it shares the fate of what it comes from
 		return nil
 	}
 	d.left--
-	err := d.l.send(d.f, &part, d.out)
+	o := d.load(p)
+	err := d.l.send(d.f, o, d.out)
+	p.maybe = o.maybe
 	var e *Error
 	if errors.As(err, &e) {
-		p.refused, p.known = e, true
+		p.refused, p.known, p.alone = e, true, true
 		return nil
 	}
 	return err
 }
 
-// single settles one series that the backend refuses. Where it has several samples in
-// the parcel, earlier attempts may have written some of them, and a backend that wants
-// strict order refuses these when they come again: each is tried alone, oldest first. If
-// the newest is accepted, those refused before it count as redelivered.
-func (d *division) single(series Parcel, refused *Error) error {
-	places := series.places()
-	if len(places) == 1 {
-		d.drop(series, refused, d.reason())
-		return nil
+func (d *division) load(p *piece) *load {
+	o := d.f.parcel.pick(p.list)
+	o.maybe = p.maybe
+	o.bytes = int(int64(d.f.bytes) * int64(len(p.list)) / int64(d.all))
+	return o
+}
+
+// settle finds the series that the backend refuses in a piece that it refused. What is
+// not the newest sample of its series goes first, to keep the order; if the backend takes
+// any of it, its refusals can be believed. Else they mean nothing, and the newest samples
+// decide: a series of which the newest is accepted had its older ones delivered before.
+func (d *division) settle(p piece) error {
+	others, newest := rounds(p.list)
+	if len(others) == 0 || len(p.list) == 1 {
+		refused, _, err := d.search(p)
+		for _, q := range refused {
+			d.drop(q, d.reason(&q))
+		}
+		return err
 	}
-	var failed []Parcel
-	newest := false
-	for _, at := range places {
-		one := series.only(at)
-		p := piece{refused: refused}
-		if err := d.try(one, &p); err != nil {
+	first := p.part(others)
+	first.known, first.alone = len(newest) == 0, len(newest) == 0
+	refused, credible, err := d.spotCheck(first)
+	if err != nil {
+		return err
+	}
+	next := p.part(newest)
+	if !credible {
+		guilty, _, err := d.search(next)
+		if err != nil {
 			return err
 		}
-		if newest = !p.known; p.known {
-			failed = append(failed, one)
-			refused = p.refused
+		d.judge(refused, guilty)
+		return nil
+	}
+	queue := make([]piece, 0, len(refused)+1)
+	for _, q := range refused {
+		d.drop(q, d.reason(&q))
+		rest, suspect := without(next.list, q.list)
+		next.list = rest
+		queue = append(queue, p.part(suspect))
+	}
+	guilty, _, err := d.search(append(queue, next)...)
+	for _, q := range guilty {
+		d.drop(q, d.reason(&q))
+	}
+	return err
+}
+
+// spotCheck is search, with a few series tried alone first. credible tells whether the
+// backend took any of the piece; where it did not, the rest of it is not tried.
+func (d *division) spotCheck(p piece) (refused []piece, credible bool, err error) {
+	if !p.known {
+		if err := d.try(&p); err != nil || !p.known {
+			return nil, true, err
 		}
 	}
-	reason := d.reason()
-	if newest {
-		reason = ReasonRedeliveredRefused
+	for n := range maxSpotChecks {
+		if middle(p.list) == 0 || d.left <= 0 {
+			break
+		}
+		// Spread over the piece; with each check there is one series less.
+		from := n * len(p.list) / maxSpotChecks
+		for from > 0 && p.list[from].compare(&p.list[from-1]) == 0 {
+			from--
+		}
+		to := from + 1
+		for to < len(p.list) && p.list[to].compare(&p.list[from]) == 0 {
+			to++
+		}
+		q := p.part(p.list[from:to:to])
+		if err := d.try(&q); err != nil {
+			return refused, credible, err
+		}
+		if q.known {
+			refused = append(refused, q)
+		} else {
+			credible = true
+		}
+		p = p.part(append(append([]message(nil), p.list[:from]...), p.list[to:]...))
 	}
-	for _, one := range failed {
-		d.drop(one, refused, reason)
+	if !credible {
+		return append(refused, p), false, nil
 	}
-	return nil
+	more, _, err := d.search(p)
+	return append(refused, more...), true, err
 }
 
-func (d *division) reason() string {
-	if d.f.maybe {
+// judge settles refused messages whose refusal means nothing by what became of the newest
+// sample of their series.
+func (d *division) judge(refused, guilty []piece) {
+	var innocent []message
+	for _, q := range refused {
+		innocent = append(innocent, q.list...)
+	}
+	rejected := make([][]message, len(guilty))
+	for i := range guilty {
+		for _, q := range refused {
+			_, common := without(q.list, guilty[i].list)
+			rejected[i] = append(rejected[i], common...)
+		}
+		d.drop(guilty[i], d.reason(&guilty[i]))
+		if len(rejected[i]) > 0 {
+			q := guilty[i]
+			q.list = rejected[i]
+			d.drop(q, d.reason(&guilty[i]))
+		}
+	}
+	for _, q := range refused {
+		for i := range guilty {
+			q.list, _ = without(q.list, guilty[i].list)
+		}
+		if len(q.list) > 0 {
+			d.drop(q, ReasonRedeliveredRefused)
+		}
+	}
+}
+
+// search tries pieces and halves those that are refused, down to single series or until
+// the requests are used up. It returns the pieces that remain refused, and whether any
+// was accepted.
+func (d *division) search(queue ...piece) (refused []piece, accepted bool, err error) {
+	halves := 0
+	for len(queue) > 0 {
+		p := queue[0]
+		queue = queue[1:]
+		if len(p.list) == 0 {
+			continue
+		}
+		if !p.known {
+			if err := d.try(&p); err != nil {
+				return refused, accepted, err
+			}
+			if !p.known {
+				accepted = true
+				// The other half, where it is next, holds what was refused, unless only the
+				// size was wrong. A single series is not dropped without a trial.
+				if len(queue) > 0 && p.half != 0 && queue[0].half == p.half && !p.refused.TooLarge && middle(queue[0].list) > 0 {
+					queue[0].known = true
+				}
+				continue
+			}
+		}
+		mid := middle(p.list)
+		if mid == 0 || d.left <= 0 {
+			refused = append(refused, p)
+			continue
+		}
+		halves++
+		a, b := p.part(p.list[:mid]), p.part(p.list[mid:])
+		a.half, b.half = halves, halves
+		queue = append(queue, a, b)
+	}
+	return refused, accepted, nil
+}
+
+// reason is why a refused piece is dropped.
+func (d *division) reason(p *piece) string {
+	switch {
+	case p.maybe:
 		return ReasonRedeliveredRefused
+	case p.alone && middle(p.list) == 0:
+		return ReasonRefused
 	}
-	return ReasonRefused
+	return ReasonDivisionLimit
 }
 
-// drop gives a part up as refused: counted, and kept as a dead letter unless it may have
-// been delivered before.
-func (d *division) drop(part Parcel, refused *Error, reason string) {
-	if reason == ReasonDivisionLimit && d.f.maybe {
-		reason = ReasonRedeliveredRefused
+// drop gives a piece up: counted, and kept as dead letters unless it was or may have been
+// delivered before.
+func (d *division) drop(p piece, reason string) {
+	o := d.load(&p)
+	l := d.l
+	dropped, err := l.o.DeadLetters.Drop(&o.parcel, Letter{
+		Backend: l.o.Name,
+		Reason:  reason,
+		Status:  p.refused.Status,
+		Message: p.refused.text(),
+	}, reason != ReasonRedeliveredRefused)
+	for k, c := range dropped.Counts {
+		d.out[o.place(k)].reject(reason, c)
 	}
-	counts, err := d.l.o.DeadLetters.Drop(&part, Letter{Backend: d.l.o.Name, Reason: reason, Status: refused.Status, Message: refused.text()}, reason != ReasonRedeliveredRefused)
-	outcome := "written"
-	if err != nil {
-		outcome = "lost"
-		d.l.o.Logger.Error("Refused series could not be kept as dead letters", "err", err)
+	l.o.Metrics.deadLetters.WithLabelValues(l.o.Name, "written").Add(float64(dropped.Written))
+	l.o.Metrics.deadLetters.WithLabelValues(l.o.Name, "lost").Add(float64(dropped.Lost))
+	if err == nil {
+		return
 	}
-	for k, c := range counts {
-		d.out[k].reject(reason, c)
-	}
-	if reason != ReasonRedeliveredRefused {
-		d.l.o.Metrics.deadLetters.WithLabelValues(d.l.o.Name, outcome).Inc()
+	var lost = dropped.total()
+	if c, times, ok := l.lettersLost.add(l.o.Now(), lost); ok {
+		l.o.Logger.Error("Refused series could not be kept as dead letters", "times", times, "samples", c.Samples, "err", err)
 	}
 }
 

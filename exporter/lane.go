@@ -72,7 +72,7 @@ type Lane struct {
 	sent      journal.Position // end of the last record handed to a sender
 	maybe     journal.Position // records before it may have been sent before the start; fixed
 
-	abandoned, skipped, unwritten, lettersLost notice
+	abandoned, skipped, skipFailed, unwritten, lettersLost notice
 }
 
 // giveUp is up to where the lane is to abandon what it has not delivered.
@@ -391,27 +391,8 @@ func (l *Lane) release(f *flight) {
 	l.changed.Broadcast()
 }
 
-// Oldest is the time of receipt, in Unix ms, before which nothing was received that the
-// lane holds or is about to hold; ok is false when it never held anything. Series ids in
-// batches received since must not be used for other series.
-func (l *Lane) Oldest() (ms int64, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ms, ok = l.progress.oldest()
-	// A record is the lane's from the moment that the cursor hands it over, which is
-	// before it is open: the one before it speaks for it.
-	if l.heard != 0 && (!ok || l.heard < ms) {
-		ms, ok = l.heard, true
-	}
-	return ms, ok
-}
-
 // Draining reports whether something waits in the journal and the backend takes it.
 func (l *Lane) Draining() bool { return l.pace.healthy() && l.Balance().Batches > 0 }
 
 // State is the state that the lane is in: ok, failing, throttled or denied.
-func (l *Lane) State() string {
-	l.pace.mu.Lock()
-	defer l.pace.mu.Unlock()
-	return l.pace.state
-}
+func (l *Lane) State() string { return l.pace.current() }

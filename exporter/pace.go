@@ -55,7 +55,6 @@ type pace struct {
 
 	mu        sync.Mutex
 	state     string
-	since     time.Time     // of state
 	until     time.Time     // nothing is sent before
 	probing   bool          // a sender probes a backend that denies everything
 	throttled bool          // since the last takeThrottle
@@ -63,6 +62,10 @@ type pace struct {
 	wake      chan struct{} // closed when waiting has become pointless
 	stopped   bool
 	maxBytes  int64 // largest decoded request the backend was found to take; 0: not known
+
+	told      string    // the state that the log told last
+	toldAt    time.Time // when, for a state other than ok
+	troubleAt time.Time // since when the state is not ok
 }
 
 const (
@@ -72,19 +75,23 @@ const (
 	stateDenied    = "denied"
 )
 
+// tellAgain is how long after trouble was logged the next trouble is logged at the
+// earliest: a backend that fails now and then is not to fill the log. Trouble that lasts
+// is logged with the first failure after that time.
+const tellAgain = 10 * time.Second
+
 func newPace(o Options) *pace {
-	p := &pace{o: o, log: o.Logger, wake: make(chan struct{}), since: o.Now(), lastOK: o.Now()}
+	p := &pace{o: o, log: o.Logger, wake: make(chan struct{}), lastOK: o.Now(), told: stateOK}
 	p.enter(stateOK)
 	return p
 }
 
 // enter changes the state; p.mu is held or p is new.
-func (p *pace) enter(state string) (from string, lasted time.Duration) {
-	from, lasted = p.state, p.o.Now().Sub(p.since)
-	if from == state {
-		return from, lasted
+func (p *pace) enter(state string) {
+	if p.state == state {
+		return
 	}
-	p.state, p.since = state, p.o.Now()
+	p.state = state
 	for _, s := range []string{stateOK, stateFailing, stateThrottled, stateDenied} {
 		v := 0.0
 		if s == state {
@@ -92,13 +99,14 @@ func (p *pace) enter(state string) (from string, lasted time.Duration) {
 		}
 		p.o.Metrics.state.WithLabelValues(p.o.Name, s).Set(v)
 	}
-	return from, lasted
 }
 
-func (p *pace) healthy() bool {
+func (p *pace) healthy() bool { return p.current() == stateOK }
+
+func (p *pace) current() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.state == stateOK
+	return p.state
 }
 
 func (p *pace) takeThrottle() bool {
@@ -109,22 +117,23 @@ func (p *pace) takeThrottle() bool {
 	return t
 }
 
-// ok notes a success. It ends all waiting when the backend had taken nothing for a
-// second, so that the lane is back as soon as one sender finds the backend back.
+// ok notes a success. It ends the pauses of all senders when the backend had taken
+// nothing for a second, so that the lane is back as soon as one finds the backend back.
 func (p *pace) ok() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.o.Now()
 	if now.Sub(p.lastOK) > time.Second || p.state == stateDenied {
 		p.rouse()
-		p.until = time.Time{}
 	}
 	p.lastOK = now
-	if p.state == stateOK {
-		return
+	if p.state == stateThrottled && now.Before(p.until) {
+		return // it was sent before the backend asked to be left alone
 	}
-	if from, lasted := p.enter(stateOK); from != "" {
-		p.log.Info("The backend takes data again", "was", from, "for", lasted.Round(time.Millisecond))
+	p.enter(stateOK)
+	if p.told != stateOK {
+		p.log.Info("The backend takes data again", "was", p.told, "for", now.Sub(p.troubleAt).Round(time.Millisecond))
+		p.told = stateOK
 	}
 }
 
@@ -145,25 +154,34 @@ func (p *pace) stop() {
 	}
 }
 
-// failed notes a failed attempt; one line is logged for each change of state.
-func (p *pace) failed(err *Error) {
+// failed notes a failed attempt. While the backend denies everything only the prober can
+// find out anything else.
+func (p *pace) failed(err *Error, prober bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := p.o.Now()
 	state, text := stateFailing, "The backend fails; everything stays in the journal and is tried again"
 	switch err.Class {
 	case Throttled:
 		state, text = stateThrottled, "The backend asks for less; everything stays in the journal"
 		p.throttled = true
-		if until := p.o.Now().Add(err.After); until.After(p.until) {
+		if until := now.Add(err.After); until.After(p.until) {
 			p.until = until
 		}
 	case Denied:
 		state, text = stateDenied, "The backend takes nothing from us; everything is held in the journal, and the backend is probed"
 	}
-	if p.state == state || p.state == stateDenied && state != stateDenied {
+	if p.state == stateDenied && state != stateDenied && !prober {
 		return
 	}
+	if p.state == stateOK {
+		p.troubleAt = now
+	}
 	p.enter(state)
+	if p.told == state || state != stateDenied && !p.toldAt.IsZero() && now.Sub(p.toldAt) < tellAgain {
+		return
+	}
+	p.told, p.toldAt = state, now
 	p.log.Warn(text, "status", err.Status, "err", err)
 }
 
@@ -205,21 +223,33 @@ func (p *pace) becomeProber() (done func(), ok bool) {
 	}, true
 }
 
-// pause waits before the attempt after the n-th failure (from 0), half to the whole of an
-// exponential back-off, or until the backend is found back.
-func (p *pace) pause(ctx context.Context, n int, limit time.Duration) error {
-	d := limit
-	if first := time.Duration(p.o.Config.MinBackoff); n < 30 && first<<n < limit {
-		d = first << n
-	}
-	d = d/2 + rand.N(d/2+1)
+// roused returns a channel that is closed when the backend is found back. Whoever makes
+// an attempt takes it before, so as not to sleep over what happens meanwhile.
+func (p *pace) roused() <-chan struct{} {
 	p.mu.Lock()
-	wake, stopped := p.wake, p.stopped
-	p.mu.Unlock()
-	if stopped {
+	defer p.mu.Unlock()
+	return p.wake
+}
+
+// pause waits for the half to the whole of d, or until roused is closed.
+func (p *pace) pause(ctx context.Context, roused <-chan struct{}, d time.Duration) error {
+	if err := wait(ctx, d/2+rand.N(d/2+1), roused); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
 		return errStopped
 	}
-	return wait(ctx, d, wake)
+	return nil
+}
+
+// backoff doubles first n times, up to limit.
+func backoff(first, limit time.Duration, n int) time.Duration {
+	if n >= 62 || first > limit>>n {
+		return limit
+	}
+	return first << n
 }
 
 // tooLarge notes that a request of n decoded bytes was too large for the backend.

@@ -117,14 +117,3 @@ func (p *progress) first() *openRecord {
 	}
 	return nil
 }
-
-// oldest is the time of receipt of the oldest record in memory, in Unix ms; ok is false
-// when there is none.
-func (p *progress) oldest() (ms int64, ok bool) {
-	for _, r := range p.open {
-		if !ok || r.received < ms {
-			ms, ok = r.received, true
-		}
-	}
-	return ms, ok
-}

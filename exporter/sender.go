@@ -35,6 +35,22 @@ var errAbandoned = errors.New("given up: a bound of the backlog is exceeded")
 // maxDenied is the longest pause between probes of a backend that denies everything.
 const maxDenied = 30 * time.Second
 
+// load is what one request takes of a flight's parcel.
+type load struct {
+	parcel Parcel
+	places []int // of its parts in the flight's parcel; nil: it is the whole parcel
+	bytes  int   // decoded, about
+	maybe  bool  // the backend may have had some of it before
+}
+
+// place is the index in the flight's parcel of part k.
+func (o *load) place(k int) int {
+	if o.places == nil {
+		return k
+	}
+	return o.places[k]
+}
+
 // deliver brings a parcel to an end: delivered, refused, given up, or left to the next
 // run.
 func (l *Lane) deliver(f *flight) {
@@ -45,10 +61,11 @@ func (l *Lane) deliver(f *flight) {
 		}
 	}()
 	out := make([]outcome, len(f.recs))
-	err := l.send(f, &f.parcel, out)
+	whole := load{parcel: f.parcel, bytes: f.bytes, maybe: f.maybe}
+	err := l.send(f, &whole, out)
 	var rejected *Error
 	if errors.As(err, &rejected) {
-		err = l.divide(f, rejected, out)
+		err = l.divide(f, &whole, rejected, out)
 	}
 	switch {
 	case errors.Is(err, errAbandoned):
@@ -59,11 +76,14 @@ func (l *Lane) deliver(f *flight) {
 	l.settle(f, out)
 }
 
-// send makes attempts until the backend has the parcel, and puts what became of it into
-// out, by part. It returns a *Error of class Rejected when the backend refuses the
+// maxRenegotiations is how often in a row a parcel is prepared anew without a pause.
+const maxRenegotiations = 3
+
+// send makes attempts until the backend has the load, and puts what became of it into
+// out, by place. It returns a *Error of class Rejected when the backend refuses the
 // content, and otherwise the cause of the end of f.ctx.
-func (l *Lane) send(f *flight, p *Parcel, out []outcome) error {
-	d, err := l.o.Backend.Prepare(p)
+func (l *Lane) send(f *flight, o *load, out []outcome) error {
+	d, err := l.o.Backend.Prepare(&o.parcel)
 	if err != nil {
 		return &Error{Class: Rejected, Err: err}
 	}
@@ -74,17 +94,19 @@ func (l *Lane) send(f *flight, p *Parcel, out []outcome) error {
 			endProbing()
 		}
 	}()
+	renegotiations := 0
 	for attempt := 0; ; attempt++ {
 		if endProbing == nil {
 			if err := l.pace.ready(f.ctx); err != nil {
 				return err
 			}
 		}
+		roused := l.pace.roused()
 		receipt, err := d.Send(f.ctx, attempt)
 		if err == nil {
 			l.attempt("ok")
 			l.pace.ok()
-			l.tally(f, p, d, receipt, out)
+			l.tally(o, d, receipt, out)
 			return nil
 		}
 		if cause := context.Cause(f.ctx); cause != nil {
@@ -92,22 +114,24 @@ func (l *Lane) send(f *flight, p *Parcel, out []outcome) error {
 		}
 		e := asError(err)
 		l.attempt(e.Class.String())
-		f.maybe = f.maybe || e.Unknown
+		o.maybe = o.maybe || e.Unknown
 		switch e.Class {
 		case Rejected:
 			if e.TooLarge {
-				l.pace.tooLarge(int64(f.bytes))
+				l.pace.tooLarge(int64(o.bytes))
 			}
 			return e
 		case Renegotiate:
 			d.Close()
-			if d, err = l.o.Backend.Prepare(p); err != nil {
+			if d, err = l.o.Backend.Prepare(&o.parcel); err != nil {
 				d = closed{}
 				return &Error{Class: Rejected, Err: err}
 			}
-			continue
+			if renegotiations++; renegotiations <= maxRenegotiations {
+				continue
+			}
 		case Denied:
-			l.pace.failed(e)
+			l.pace.failed(e, endProbing != nil)
 			if endProbing == nil {
 				endProbing, _ = l.pace.becomeProber()
 			}
@@ -119,11 +143,20 @@ func (l *Lane) send(f *flight, p *Parcel, out []outcome) error {
 			}
 			continue
 		}
-		l.pace.failed(e)
-		if err := l.pace.pause(f.ctx, attempt, time.Duration(l.o.Config.MaxBackoff)); err != nil {
+		l.pace.failed(e, endProbing != nil)
+		if endProbing != nil {
+			endProbing() // it fails like any other now
+			endProbing = nil
+		}
+		if err := l.pace.pause(f.ctx, roused, l.backoff(attempt)); err != nil {
 			return err
 		}
 	}
+}
+
+// backoff is the longest pause after the n-th failed attempt, from 0.
+func (l *Lane) backoff(n int) time.Duration {
+	return backoff(time.Duration(l.o.Config.MinBackoff), time.Duration(l.o.Config.MaxBackoff), n)
 }
 
 // closed stands in for a Delivery that could not be made.
@@ -146,7 +179,8 @@ func (l *Lane) attempt(outcome string) {
 // probe waits until a backend that denied everything may accept again.
 func (l *Lane) probe(f *flight, attempt int) error {
 	for n := attempt; ; n++ {
-		if err := l.pace.pause(f.ctx, n, maxDenied); err != nil {
+		d := backoff(time.Duration(l.o.Config.MinBackoff), maxDenied, n)
+		if err := l.pace.pause(f.ctx, l.pace.roused(), d); err != nil {
 			return err
 		}
 		if err := l.o.Backend.Probe(f.ctx); err == nil {
@@ -155,40 +189,41 @@ func (l *Lane) probe(f *flight, attempt int) error {
 	}
 }
 
-// tally puts a delivered parcel into the outcomes of its parts.
-func (l *Lane) tally(f *flight, p *Parcel, d Delivery, receipt Receipt, out []outcome) {
+// tally puts a delivered load into the outcomes of its parts.
+func (l *Lane) tally(o *load, d Delivery, receipt Receipt, out []outcome) {
 	var sent series.Counts
 	refuser, _ := d.(Refuser)
 	newest := int64(0)
-	for k := range p.Parts {
+	for k := range o.parcel.Parts {
 		t := d.Tally(k)
-		o := &out[k]
+		r := &out[o.place(k)]
 		got := t.Sent
 		if refuser != nil {
 			for _, drop := range refuser.Refused(k) {
 				got.Sub(drop.Counts)
-				o.reject(drop.Reason, drop.Counts)
+				r.reject(drop.Reason, drop.Counts)
 			}
 		}
 		for _, drop := range t.Dropped {
-			o.reject(drop.Reason, drop.Counts)
+			r.reject(drop.Reason, drop.Counts)
 		}
-		o.delivered.Add(got)
-		if f.maybe {
-			o.redelivered.Add(got)
+		r.delivered.Add(got)
+		if o.maybe {
+			r.redelivered.Add(got)
 		}
 		sent.Add(t.Sent)
-		if !t.Sent.Zero() {
-			newest = max(newest, p.Parts[k].Batch.MaxTime)
+		if !got.Zero() {
+			newest = max(newest, o.parcel.Parts[k].Batch.MaxTime)
 		}
 	}
-	if receipt.Told && !f.maybe {
-		l.shortfall(sent, receipt.Written, out)
+	if receipt.Told && refuser == nil && !o.maybe {
+		l.shortfall(o, less(sent, receipt.Written), out)
+	}
+	if newest == 0 {
+		return
 	}
 	l.mu.Lock()
-	if newest > l.newest {
-		l.newest = newest
-	}
+	l.newest = max(l.newest, newest)
 	l.newestAt = l.o.Now()
 	l.mu.Unlock()
 }
@@ -196,25 +231,23 @@ func (l *Lane) tally(f *flight, p *Parcel, d Delivery, receipt Receipt, out []ou
 // shortfall moves what the backend accepted but says that it did not write from
 // delivered to rejected. Which series these are nobody knows; the counts are taken from
 // the first parts that have so many.
-func (l *Lane) shortfall(sent, written series.Counts, out []outcome) {
-	missing := series.Counts{
-		Samples:    sent.Samples - min(sent.Samples, written.Samples),
-		Histograms: sent.Histograms - min(sent.Histograms, written.Histograms),
-		Exemplars:  sent.Exemplars - min(sent.Exemplars, written.Exemplars),
-	}
+func (l *Lane) shortfall(o *load, missing series.Counts, out []outcome) {
 	if missing.Zero() {
 		return
 	}
-	l.o.Logger.Warn("The backend answered 2xx but says that it did not write everything", "samples", missing.Samples, "histograms", missing.Histograms, "exemplars", missing.Exemplars)
-	for k := range out {
-		d := &out[k].delivered
+	if c, times, ok := l.unwritten.add(l.o.Now(), missing); ok {
+		l.o.Logger.Warn("The backend answered 2xx but says that it did not write everything", "times", times,
+			"samples", c.Samples, "histograms", c.Histograms, "exemplars", c.Exemplars)
+	}
+	for k := range o.parcel.Parts {
+		r := &out[o.place(k)]
 		part := series.Counts{
-			Samples:    min(missing.Samples, d.Samples),
-			Histograms: min(missing.Histograms, d.Histograms),
-			Exemplars:  min(missing.Exemplars, d.Exemplars),
+			Samples:    min(missing.Samples, r.delivered.Samples),
+			Histograms: min(missing.Histograms, r.delivered.Histograms),
+			Exemplars:  min(missing.Exemplars, r.delivered.Exemplars),
 		}
-		d.Sub(part)
-		out[k].reject(ReasonNotWritten, part)
+		r.delivered.Sub(part)
+		r.reject(ReasonNotWritten, part)
 		missing.Sub(part)
 	}
 }
@@ -226,12 +259,14 @@ func (l *Lane) abandon(f *flight, out []outcome) {
 	l.mu.Unlock()
 	var lost series.Counts
 	for k := range out {
-		rest := f.counts[k]
-		rest.Sub(out[k].settled())
+		rest := less(f.counts[k], out[k].settled())
 		out[k].giveUp(reason, rest)
 		lost.Add(rest)
 	}
-	l.o.Logger.Warn("Gave up a parcel in flight", "reason", reason, "samples", lost.Samples, "histograms", lost.Histograms)
+	if c, times, ok := l.abandoned.add(l.o.Now(), lost); ok {
+		l.o.Logger.Warn("Gave up what was on its way to the backend", "reason", reason, "parcels", times,
+			"samples", c.Samples, "histograms", c.Histograms, "exemplars", c.Exemplars)
+	}
 }
 
 func (o *outcome) settled() series.Counts {

@@ -149,9 +149,7 @@ func TestAdmission_SlowClientIsNotAskedToWaitForItself(t *testing.T) {
 		body = body[n:]
 		time.Sleep(10 * time.Millisecond) // the client is slow: there is no event to wait for
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	require.NoError(t, err)
-	a := read(t, resp)
+	a := responseOf(t, conn)
 	require.Equal(t, 204, a.status, a.text)
 }
 
@@ -166,9 +164,7 @@ func TestAdmission_ReadTimeout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			conn := g.dial()
 			fmt.Fprintf(conn, "POST /api/v1/write HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\n%s", typeV2, head)
-			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			require.NoError(t, err)
-			a := read(t, resp)
+			a := responseOf(t, conn)
 			require.Equal(t, 503, a.status, a.text)
 			require.Contains(t, a.text, "read_timeout")
 			require.NotEmpty(t, a.header.Get("Retry-After"))
@@ -190,12 +186,18 @@ func TestAdmission_RefusedSlowClientIsCutOff(t *testing.T) {
 		t.Run(strconv.Itoa(status), func(t *testing.T) {
 			conn := g.dial()
 			fmt.Fprint(conn, head)
-			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			require.NoError(t, err)
-			require.Equal(t, status, read(t, resp).status)
+			require.Equal(t, status, responseOf(t, conn).status)
 			g.closes(conn)
 		})
 	}
+}
+
+// responseOf reads the answer that comes over a dialled connection.
+func responseOf(t testing.TB, conn net.Conn) answer {
+	t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	return read(t, resp)
 }
 
 // closes waits for the server to end the connection.

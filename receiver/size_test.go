@@ -1,13 +1,11 @@
 package receiver_test
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -90,9 +88,7 @@ func TestH13_AnnouncedSizeIsRefusedAtOnce(t *testing.T) {
 	g := newGate(t, small)
 	conn := g.dial()
 	fmt.Fprintf(conn, "POST /api/v1/write HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", 1<<40)
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	require.NoError(t, err)
-	require.Equal(t, 413, read(t, resp).status)
+	require.Equal(t, 413, responseOf(t, conn).status)
 }
 
 func TestH13_DecodedSize(t *testing.T) {
@@ -158,7 +154,7 @@ func TestH13_ForgedLengths(t *testing.T) {
 				a := g.do(g.request(contentType, body))
 				runtime.ReadMemStats(&after)
 				require.Equal(t, 400, a.status, a.text)
-				require.Contains(t, a.text, "snappy")
+				require.Regexp(t, "snappy|decompresses", a.text)
 				require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(4<<20))
 				require.Empty(t, g.kept())
 			}
@@ -284,9 +280,7 @@ func TestH13_BodyShorterThanAnnounced(t *testing.T) {
 	conn := g.dial()
 	fmt.Fprintf(conn, "POST /api/v1/write HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body)+1, body)
 	require.NoError(t, conn.CloseWrite())
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	require.NoError(t, err)
-	require.Equal(t, 400, read(t, resp).status)
+	require.Equal(t, 400, responseOf(t, conn).status)
 	require.Empty(t, g.kept())
 }
 

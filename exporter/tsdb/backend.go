@@ -94,7 +94,9 @@ func Open(o Options) (*Backend, error) {
 	logger = logger.With("backend", o.Name)
 	reg := newRegistry(o.Name, o.Registerer)
 
-	db, err := tsdb.Open(dir, logger.With("component", "tsdb"), reg, storeOptions(o.Config), nil)
+	start := time.Now()
+	quiet := slog.New(quieter{logger.Handler()}).With("component", "tsdb")
+	db, err := tsdb.Open(dir, quiet, reg, storeOptions(o.Config), nil)
 	if err != nil {
 		reg.unregisterAll()
 		return nil, fmt.Errorf("embedded store %s: open %s: %w; another process may be using it, or its disk may be full (tsdb.path moves it)", o.Name, dir, err)
@@ -113,6 +115,7 @@ func Open(o Options) (*Backend, error) {
 		complain:  complaints{logger: logger},
 	}
 	b.query = newQueryAPI(b, o)
+	logger.Info("Embedded store opened", "dir", dir, "series", db.Head().NumSeries(), "blocks", len(db.Blocks()), "duration", time.Since(start))
 	return b, nil
 }
 

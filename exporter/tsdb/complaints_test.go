@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-metrics/sluice/internal/series"
 )
 
 func TestComplaintsAreRare(t *testing.T) {
@@ -34,4 +36,31 @@ func TestComplaintsAreRare(t *testing.T) {
 		require.Contains(t, log.String(), "not_logged=2")
 		require.Equal(t, 3, asked)
 	})
+}
+
+func TestTheStoreLogsItsWorkAtDebug(t *testing.T) {
+	for _, c := range []struct {
+		level slog.Level
+		store bool // lines of the store show
+	}{{slog.LevelInfo, false}, {slog.LevelDebug, true}} {
+		var log bytes.Buffer
+		dir := t.TempDir()
+		for range 2 {
+			b := store(t, dir, func(o *Options) {
+				o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: c.level}))
+			})
+			require.Empty(t, deliver(t, b, whole((&table{}).request(t, series.V1, floats(named("a"), float64(base), 1)))))
+			require.NoError(t, b.Close())
+		}
+		require.Equal(t, 2, strings.Count(log.String(), "Embedded store opened"))
+		require.Equal(t, c.store, strings.Contains(log.String(), "component=tsdb"))
+		require.Contains(t, log.String(), "backend=local")
+		require.Contains(t, log.String(), "series=1 ")
+	}
+	require.Equal(t, slog.LevelWarn, demoted(slog.LevelWarn))
+	require.Equal(t, slog.LevelError, demoted(slog.LevelError))
+
+	var log bytes.Buffer
+	slog.New(quieter{slog.NewTextHandler(&log, nil)}).WithGroup("g").With("a", 1).Warn("kept")
+	require.Contains(t, log.String(), "g.a=1")
 }

@@ -21,7 +21,11 @@ type queryAPI struct {
 	// api is made by the first request: making it costs fifty milliseconds and ten
 	// thousands of objects, most of them for a description that is not served here.
 	api func() *apiv1.API
+	// grace is how long clients may take to read their answers once the store closes.
+	grace time.Duration
 }
+
+const defaultGrace = 5 * time.Second
 
 // noStepSubqueryInterval is the resolution of subqueries that name none; Prometheus'
 // default evaluation interval.
@@ -30,7 +34,7 @@ const noStepSubqueryInterval = time.Minute
 func newQueryAPI(b *Backend, o Options) *queryAPI {
 	c := o.Config.Query
 	p := parser.NewParser(parser.Options{ExperimentalDurationExpr: true})
-	q := &queryAPI{b: b}
+	q := &queryAPI{b: b, grace: defaultGrace}
 	q.engine = promql.NewEngine(promql.EngineOpts{
 		Logger:                   b.logger.With("component", "query engine"),
 		Reg:                      b.registry,
@@ -82,7 +86,12 @@ func (b *Backend) Handler(prefix string) http.Handler {
 		defer b.gate.leave()
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		defer context.AfterFunc(b.gate.closing, cancel)()
+		defer context.AfterFunc(b.gate.closing, func() {
+			cancel()
+			// A client that does not read its answer must not keep the store open. Where
+			// deadlines are not supported nothing blocks either: tests write to memory.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(b.query.grace))
+		})()
 		router().ServeHTTP(w, r.WithContext(ctx))
 	})
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -299,6 +301,45 @@ func TestCloseUnderQueries(t *testing.T) {
 	require.NoError(t, err)
 	require.JSONEq(t, `{"status":"error","errorType":"unavailable","error":"the embedded store is closed"}`, string(text))
 }
+
+// A client that asks for much and reads nothing does not keep the store from closing.
+func TestCloseUnderAStuckClient(t *testing.T) {
+	b := store(t, t.TempDir(), nil)
+	b.query.grace = time.Millisecond
+	var rows []row
+	for i := range 200 {
+		rows = append(rows, row{labels: named("wide", "i", strings.Repeat("x", 1000)+strconv.Itoa(i)), points: []point{{t: base, v: 1}}})
+	}
+	require.Empty(t, deliver(t, b, whole((&table{}).request(t, series.V1, rows...))))
+	blocked := make(chan struct{})
+	var once sync.Once
+	api := b.Handler("")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		api.ServeHTTP(&noticing{w, func() { once.Do(func() { close(blocked) }) }}, r)
+	}))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	// 200 series of 10,000 points: about 40 MB of answer, more than sockets buffer.
+	_, err = io.WriteString(conn, "GET /api/v1/query_range?query=wide&start=1700000000&end=1700000200&step=0.02 HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+	<-blocked
+	require.NoError(t, b.Close())
+}
+
+// noticing calls notice at the first byte of an answer.
+type noticing struct {
+	http.ResponseWriter
+	notice func()
+}
+
+func (w *noticing) Write(p []byte) (int, error) {
+	w.notice()
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *noticing) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func TestQueriesWaitForAPlace(t *testing.T) {
 	ts := newTurnstile(1)

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"math"
 	"slices"
 	"time"
 
@@ -26,24 +25,15 @@ func (g *Gateway) keepSeries(ctx context.Context) {
 	}
 }
 
-// evict forgets idle series, except where somebody may still hold a batch with their
-// ids: an id must not be used again before.
+// evict forgets idle series, except where a batch with their ids is still on its way: an
+// id must not be used again before.
 func (g *Gateway) evict() {
 	before := g.o.Now().Add(-time.Duration(g.config.Series.IdleAfter)).Unix()
-	oldest := int64(math.MaxInt64)
-	if ms, ok := g.journal.IDsOldest(); ok {
-		oldest = ms
-	}
-	for _, l := range *g.lines.Load() {
-		if ms, ok := l.lane.Oldest(); ok {
-			oldest = min(oldest, ms)
-		}
-	}
 	// A series is marked with a tick of ten seconds, and its request is on the way to
 	// the journal for as long as admission allows.
 	const slack = 60
-	if oldest != math.MaxInt64 {
-		before = min(before, oldest/1000-slack)
+	if ms, ok := g.journal.IDsOldest(); ok {
+		before = min(before, ms/1000-slack)
 	}
 	ids := g.table.Evict(uint32(max(before, 0)))
 	if len(ids) == 0 {

@@ -41,14 +41,19 @@ type Process struct {
 	past bool          // another took its place: its output is of little interest
 }
 
-// StartProcess starts the program. When the test fails the end of its output is
-// logged.
+// StartProcess starts the program. A data race or a panic in its output fails the test.
+// When the test fails the end of its output is logged.
 func StartProcess(t testing.TB, c Command) *Process {
 	t.Helper()
 	p, err := startProcess(c)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		p.Kill()
+		for _, words := range []string{"WARNING: DATA RACE", "\npanic: ", "\nfatal error: "} {
+			if at := strings.Index(p.Log(), words); at >= 0 {
+				t.Errorf("%s (pid %d) wrote:\n%s", p.name, p.PID(), firstLines(p.Log()[at:], 60))
+			}
+		}
 		if t.Failed() && !p.past {
 			t.Logf("end of the output of %s (pid %d):\n%s", p.name, p.PID(), lastLines(p.Log(), 40))
 		}
@@ -198,6 +203,11 @@ func (b *tailBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return string(b.buf)
+}
+
+func firstLines(s string, n int) string {
+	lines := strings.SplitN(s, "\n", n+1)
+	return strings.Join(lines[:min(n, len(lines))], "\n")
 }
 
 func lastLines(s string, n int) string {

@@ -26,6 +26,9 @@ type cursor struct {
 	// The rest is guarded by Journal.mu.
 
 	read journal.Position
+	// handing is when the record that Next is about to return was received, Unix ms; 0
+	// where its ids are not known, or there is none.
+	handing int64
 	// passed is what lies before read in its segment.
 	passed tally
 	// unsettled is what was read and not committed, taken its sum.
@@ -149,9 +152,12 @@ func (c *cursor) enter() place {
 	if e := j.tail.find(c.read); e != nil {
 		e.batch.Retain()
 		p.batch, p.end = e.batch, e.end
+		c.handing = e.batch.Received
 		return p
 	}
-	p.ids, p.hasIDs = j.tail.ids.find(c.read)
+	if p.ids, p.hasIDs = j.tail.ids.find(c.read); p.hasIDs {
+		c.handing = p.ids.received
+	}
 	return p
 }
 
@@ -189,6 +195,7 @@ func (c *cursor) advance(p passage) {
 	c.passed.add(p.tally)
 	c.keep(p)
 	c.read = p.end
+	c.handing = 0
 	j.trimTail()
 	j.mu.Unlock()
 }

@@ -1,16 +1,34 @@
 package disk
 
-// IDsOldest is when the oldest batch whose series ids the journal remembers was received,
-// Unix ms; ok is false when it remembers none. Whoever evicts series ids has to look at
-// this and at what lanes hold.
+// IDsOldest is when the oldest batch was received, Unix ms, of those whose series ids are
+// in use: in the tail, remembered beside it, on the way out of Next, or read by a cursor
+// and not committed. ok is false when there is none. Whoever evicts series ids keeps
+// those that this batch may hold.
 func (j *Journal) IDsOldest() (ms int64, ok bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	switch {
-	case j.tail.ids.entries.len() > 0:
-		return j.tail.ids.entries.at(0).received, true
-	case j.tail.entries.len() > 0:
-		return j.tail.entries.at(0).batch.Received, true
+	note := func(received int64) {
+		if !ok || received < ms {
+			ms, ok = received, true
+		}
 	}
-	return 0, false
+	if j.tail.ids.entries.len() > 0 {
+		note(j.tail.ids.entries.at(0).received)
+	}
+	if j.tail.entries.len() > 0 {
+		note(j.tail.entries.at(0).batch.Received)
+	}
+	for _, s := range j.stored {
+		c := s.open
+		if c == nil {
+			continue
+		}
+		if c.handing != 0 {
+			note(c.handing)
+		}
+		if c.unsettled.len() > 0 {
+			note(c.unsettled.at(0).received) // 0 where it is not known: nothing is evicted then
+		}
+	}
+	return ms, ok
 }
