@@ -225,7 +225,11 @@ func (l *Lane) cover(end journal.Position) error {
 
 // store commits a checkpoint; commitMu is held.
 func (l *Lane) store(c checkpoint) error {
-	if err := l.o.Cursor.Commit(c.State); err != nil {
+	err := l.sync(c.Position)
+	if err == nil {
+		err = l.o.Cursor.Commit(c.State)
+	}
+	if err != nil {
 		l.o.Metrics.commits.WithLabelValues(l.o.Name, "failed").Inc()
 		return err
 	}
@@ -234,6 +238,16 @@ func (l *Lane) store(c checkpoint) error {
 	l.committed = c
 	l.mu.Unlock()
 	return nil
+}
+
+// sync makes sure that the backend does not lose in a power failure what is about to be
+// committed as delivered.
+func (l *Lane) sync(upTo journal.Position) error {
+	s, ok := l.o.Backend.(Syncer)
+	if !ok || !l.o.Durable || upTo == l.committed.Position {
+		return nil
+	}
+	return s.Sync()
 }
 
 func later(a, b journal.Position) journal.Position {

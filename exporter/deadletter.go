@@ -1,7 +1,6 @@
 package exporter
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,14 +11,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/klauspost/compress/s2"
-
 	"github.com/sluice-metrics/sluice/internal/remotewrite"
 	"github.com/sluice-metrics/sluice/internal/series"
 )
 
 // DeadLetters keeps what backends refuse, one JSON object a line, one file a backend. A
-// file that has reached its bound becomes FILE.1, in place of the FILE.1 before it.
+// file that would exceed its bound becomes FILE.1, in place of the FILE.1 before it.
+// All methods may be called from several goroutines.
 type DeadLetters struct {
 	dir   string
 	bound int64
@@ -28,7 +26,7 @@ type DeadLetters struct {
 }
 
 // NewDeadLetters returns dead letters in dir, which is made when the first is written.
-// Each backend's two files together hold at most twice bound bytes.
+// Each backend's two files hold at most bound bytes each.
 func NewDeadLetters(dir string, bound int64, now func() time.Time) *DeadLetters {
 	return &DeadLetters{dir: dir, bound: bound, now: now}
 }
@@ -57,47 +55,74 @@ type point struct {
 	Value string `json:"v"`
 }
 
-// Drop counts, by part, what a refused parcel holds, and with keep writes it down. The
-// counts hold also when there is an error.
-func (d *DeadLetters) Drop(p *Parcel, why Letter, keep bool) ([]series.Counts, error) {
-	why.Time = d.now().UTC()
-	counts := make([]series.Counts, len(p.Parts))
-	var lines []line
-	var errs []error
-	for k := range p.Parts {
-		if err := readPart(&p.Parts[k], &counts[k], func(m *remotewrite.Message, i int) {
-			if keep {
-				lines = append(lines, newLine(why, m, i))
-			}
-		}); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if len(lines) > 0 {
-		errs = append(errs, d.write(why.Backend, lines))
-	}
-	return counts, errors.Join(errs...)
+// Dropped is what became of a dropped parcel.
+type Dropped struct {
+	Counts []series.Counts // what it holds, by part
+	// Written and Lost are how many of its series messages are in the file now, and how
+	// many could not be written or did not fit into it.
+	Written, Lost int
 }
 
-// readPart calls f for each series message of a part and counts what they hold.
-func readPart(p *Part, c *series.Counts, f func(*remotewrite.Message, int)) error {
-	plain, err := s2.Decode(make([]byte, p.Batch.Decoded), p.Batch.Body)
-	if err != nil {
-		return fmt.Errorf("refused batch: %w", err)
-	}
-	var m remotewrite.Message
-	if err := m.Scan(p.Batch.Version, plain); err != nil {
-		return fmt.Errorf("refused batch: %w", err)
-	}
-	for i := range m.Series {
-		if !p.Take.Has(i) {
+// Drop counts what a refused parcel holds, and with keep writes it down. What it returns
+// holds also when there is an error, which says why something is lost.
+func (d *DeadLetters) Drop(p *Parcel, why Letter, keep bool) (Dropped, error) {
+	why.Time = d.now().UTC()
+	dropped := Dropped{Counts: make([]series.Counts, len(p.Parts))}
+	var text []byte
+	var ends []int // of each line in text
+	var errs []error
+	var o opener
+	for k := range p.Parts {
+		part := &p.Parts[k]
+		m, err := o.open(part.Batch)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("refused: %w", err))
 			continue
 		}
-		s := &m.Series[i]
-		c.Add(series.Counts{Samples: uint64(s.Samples), Histograms: uint64(s.Histograms), Exemplars: uint64(s.Exemplars)})
-		f(&m, i)
+		for i := range m.Series {
+			if !part.Take.Has(i) {
+				continue
+			}
+			s := &m.Series[i]
+			dropped.Counts[k].Add(series.Counts{Samples: uint64(s.Samples), Histograms: uint64(s.Histograms), Exemplars: uint64(s.Exemplars)})
+			if !keep {
+				continue
+			}
+			if text, err = appendLine(text, newLine(why, m, i)); err != nil {
+				errs = append(errs, err)
+				dropped.Lost++
+				continue
+			}
+			ends = append(ends, len(text))
+		}
 	}
-	return nil
+	if len(ends) == 0 {
+		return dropped, errors.Join(errs...)
+	}
+	fit := len(ends)
+	for fit > 0 && int64(ends[fit-1]) > d.bound {
+		fit--
+	}
+	if fit < len(ends) {
+		errs = append(errs, fmt.Errorf("%d series are more than the bound of %d bytes for a file", len(ends), d.bound))
+	}
+	if fit > 0 {
+		if err := d.write(why.Backend, text[:ends[fit-1]]); err != nil {
+			errs = append(errs, fmt.Errorf("write dead letters: %w", err))
+			fit = 0
+		}
+	}
+	dropped.Written = fit
+	dropped.Lost += len(ends) - fit
+	return dropped, errors.Join(errs...)
+}
+
+func appendLine(text []byte, l line) ([]byte, error) {
+	b, err := json.Marshal(l)
+	if err != nil {
+		return text, fmt.Errorf("encode a dead letter: %w", err)
+	}
+	return append(append(text, b...), '\n'), nil
 }
 
 func newLine(why Letter, m *remotewrite.Message, i int) line {
@@ -121,29 +146,34 @@ func (d *DeadLetters) Path(backend string) string {
 	return filepath.Join(d.dir, backend+".jsonl")
 }
 
-func (d *DeadLetters) write(backend string, lines []line) (err error) {
+// write appends whole lines. A file that would exceed its bound is put aside first.
+func (d *DeadLetters) write(backend string, text []byte) (err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	path := d.Path(backend)
 	if err := os.MkdirAll(d.dir, 0o755); err != nil {
 		return err
 	}
-	if st, err := os.Stat(path); err == nil && st.Size() >= d.bound {
-		if err := os.Rename(path, path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	size := int64(0)
+	switch st, err := os.Stat(path); {
+	case err == nil:
+		size = st.Size()
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if size > 0 && size+int64(len(text)) > d.bound {
+		if err := os.Rename(path, path+".1"); err != nil {
 			return err
 		}
+		size = 0
 	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	w := bufio.NewWriter(f)
-	enc := json.NewEncoder(w)
-	for i := range lines {
-		if err := enc.Encode(&lines[i]); err != nil {
-			return err
-		}
+	if _, err := f.Write(text); err != nil {
+		return errors.Join(err, f.Truncate(size)) // no half line stays behind
 	}
-	return w.Flush()
+	return nil
 }

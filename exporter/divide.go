@@ -2,6 +2,8 @@ package exporter
 
 import (
 	"errors"
+
+	"github.com/sluice-metrics/sluice/internal/series"
 )
 
 const (
@@ -27,6 +29,7 @@ type division struct {
 	out  []outcome
 	all  int // messages in the parcel
 	left int // requests
+	took int // requests that the backend accepted
 }
 
 // piece is a list of messages that is sent, or was refused, as one request.
@@ -91,13 +94,16 @@ func (d *division) fit(p piece) error {
 			continue
 		}
 		mid := middle(p.list)
-		if mid == 0 || d.left <= 0 {
+		switch {
+		case d.left <= 0:
+			d.drop(p, d.reason(&p))
+		case mid == 0:
 			if err := d.oneByOne(p); err != nil {
 				return err
 			}
-			continue
+		default:
+			queue = append(queue, p.part(p.list[:mid]), p.part(p.list[mid:]))
 		}
-		queue = append(queue, p.part(p.list[:mid]), p.part(p.list[mid:]))
 	}
 	return nil
 }
@@ -107,13 +113,18 @@ func (p *piece) part(list []message) piece {
 	return piece{list: list, refused: p.refused, maybe: p.maybe}
 }
 
-// oneByOne sends the messages of a series that is too large, oldest first.
+// oneByOne sends the messages of one series, oldest first, and drops those that are
+// refused.
 func (d *division) oneByOne(p piece) error {
 	if len(p.list) == 1 {
 		d.drop(p, d.reason(&p))
 		return nil
 	}
 	for i := range p.list {
+		if d.left <= 0 {
+			d.drop(p.part(p.list[i:]), ReasonDivisionLimit)
+			return nil
+		}
 		q := p.part(p.list[i : i+1])
 		if err := d.try(&q); err != nil {
 			return err
@@ -135,6 +146,9 @@ func (d *division) try(p *piece) error {
 	d.left--
 	o := d.load(p)
 	err := d.l.send(d.f, o, d.out)
+	if err == nil {
+		d.took++
+	}
 	p.maybe = o.maybe
 	var e *Error
 	if errors.As(err, &e) {
@@ -157,12 +171,11 @@ func (d *division) load(p *piece) *load {
 // decide: a series of which the newest is accepted had its older ones delivered before.
 func (d *division) settle(p piece) error {
 	others, newest := rounds(p.list)
-	if len(others) == 0 || len(p.list) == 1 {
-		refused, _, err := d.search(p)
-		for _, q := range refused {
-			d.drop(q, d.reason(&q))
-		}
-		return err
+	switch {
+	case len(others) == 0:
+		return d.convict(p)
+	case len(newest) == 0 && len(p.list) == d.all && middle(p.list) == 0:
+		return d.oneByOne(p) // nothing else can have been the reason
 	}
 	first := p.part(others)
 	first.known, first.alone = len(newest) == 0, len(newest) == 0
@@ -172,25 +185,48 @@ func (d *division) settle(p piece) error {
 	}
 	next := p.part(newest)
 	if !credible {
-		guilty, _, err := d.search(next)
+		before := d.took
+		guilty, err := d.search(next)
 		if err != nil {
 			return err
 		}
-		d.judge(refused, guilty)
+		d.judge(refused, guilty, len(newest) > 0 && d.took == before)
 		return nil
 	}
-	queue := make([]piece, 0, len(refused)+1)
+	queue := []piece{next}
 	for _, q := range refused {
-		d.drop(q, d.reason(&q))
-		rest, suspect := without(next.list, q.list)
-		next.list = rest
+		if err := d.blame(q); err != nil {
+			return err
+		}
+		rest, suspect := without(queue[0].list, q.list)
+		queue[0].list = rest
 		queue = append(queue, p.part(suspect))
 	}
-	guilty, _, err := d.search(append(queue, next)...)
-	for _, q := range guilty {
-		d.drop(q, d.reason(&q))
+	return d.convict(queue...)
+}
+
+// convict drops what search finds.
+func (d *division) convict(queue ...piece) error {
+	guilty, err := d.search(queue...)
+	if err != nil {
+		return err
 	}
-	return err
+	for _, g := range guilty {
+		if err := d.blame(g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blame drops what a credible refusal is about: of a series, only the messages that are
+// refused by themselves.
+func (d *division) blame(p piece) error {
+	if p.alone && middle(p.list) == 0 {
+		return d.oneByOne(p)
+	}
+	d.drop(p, d.reason(&p))
+	return nil
 }
 
 // spotCheck is search, with a few series tried alone first. credible tells whether the
@@ -228,44 +264,35 @@ func (d *division) spotCheck(p piece) (refused []piece, credible bool, err error
 	if !credible {
 		return append(refused, p), false, nil
 	}
-	more, _, err := d.search(p)
+	more, err := d.search(p)
 	return append(refused, more...), true, err
 }
 
 // judge settles refused messages whose refusal means nothing by what became of the newest
-// sample of their series.
-func (d *division) judge(refused, guilty []piece) {
-	var innocent []message
-	for _, q := range refused {
-		innocent = append(innocent, q.list...)
-	}
-	rejected := make([][]message, len(guilty))
-	for i := range guilty {
-		for _, q := range refused {
-			_, common := without(q.list, guilty[i].list)
-			rejected[i] = append(rejected[i], common...)
-		}
-		d.drop(guilty[i], d.reason(&guilty[i]))
-		if len(rejected[i]) > 0 {
-			q := guilty[i]
-			q.list = rejected[i]
-			d.drop(q, d.reason(&guilty[i]))
+// sample of their series. all says that no such sample was accepted: then there is no
+// sign that the backend ever wrote anything of them.
+func (d *division) judge(refused, guilty []piece, all bool) {
+	for _, g := range guilty {
+		reason := d.reason(&g)
+		d.drop(g, reason)
+		for i := range refused {
+			rest, same := without(refused[i].list, g.list)
+			refused[i].list = rest
+			d.drop(piece{list: same, refused: g.refused}, reason)
 		}
 	}
 	for _, q := range refused {
-		for i := range guilty {
-			q.list, _ = without(q.list, guilty[i].list)
-		}
-		if len(q.list) > 0 {
+		if all {
+			d.drop(q, d.reason(&q))
+		} else {
 			d.drop(q, ReasonRedeliveredRefused)
 		}
 	}
 }
 
 // search tries pieces and halves those that are refused, down to single series or until
-// the requests are used up. It returns the pieces that remain refused, and whether any
-// was accepted.
-func (d *division) search(queue ...piece) (refused []piece, accepted bool, err error) {
+// the requests are used up. It returns the pieces that remain refused.
+func (d *division) search(queue ...piece) (refused []piece, err error) {
 	halves := 0
 	for len(queue) > 0 {
 		p := queue[0]
@@ -275,10 +302,9 @@ func (d *division) search(queue ...piece) (refused []piece, accepted bool, err e
 		}
 		if !p.known {
 			if err := d.try(&p); err != nil {
-				return refused, accepted, err
+				return refused, err
 			}
 			if !p.known {
-				accepted = true
 				// The other half, where it is next, holds what was refused, unless only the
 				// size was wrong. A single series is not dropped without a trial.
 				if len(queue) > 0 && p.half != 0 && queue[0].half == p.half && !p.refused.TooLarge && middle(queue[0].list) > 0 {
@@ -297,7 +323,7 @@ func (d *division) search(queue ...piece) (refused []piece, accepted bool, err e
 		a.half, b.half = halves, halves
 		queue = append(queue, a, b)
 	}
-	return refused, accepted, nil
+	return refused, nil
 }
 
 // reason is why a refused piece is dropped.
@@ -314,6 +340,9 @@ func (d *division) reason(p *piece) string {
 // drop gives a piece up: counted, and kept as dead letters unless it was or may have been
 // delivered before.
 func (d *division) drop(p piece, reason string) {
+	if len(p.list) == 0 {
+		return
+	}
 	o := d.load(&p)
 	l := d.l
 	dropped, err := l.o.DeadLetters.Drop(&o.parcel, Letter{
@@ -330,9 +359,13 @@ func (d *division) drop(p piece, reason string) {
 	if err == nil {
 		return
 	}
-	var lost = dropped.total()
+	var lost series.Counts
+	for _, c := range dropped.Counts {
+		lost.Add(c)
+	}
 	if c, times, ok := l.lettersLost.add(l.o.Now(), lost); ok {
-		l.o.Logger.Error("Refused series could not be kept as dead letters", "times", times, "samples", c.Samples, "err", err)
+		l.o.Logger.Error("Refused series could not be kept as dead letters", "file", l.o.DeadLetters.Path(l.o.Name), "times", times,
+			"samples", c.Samples, "histograms", c.Histograms, "err", err)
 	}
 }
 

@@ -46,6 +46,13 @@ type Refuser interface {
 	Refused(part int) []Drop
 }
 
+// Syncer is implemented by backends that keep what they take on this machine. With
+// durability: fsync the lane calls Sync before it commits that they have it.
+type Syncer interface {
+	// Sync returns when everything that Send has taken survives a loss of power.
+	Sync() error
+}
+
 // Separator is implemented by backends to which some parts are better sent in requests of
 // their own than together with others.
 type Separator interface {

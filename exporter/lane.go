@@ -32,6 +32,8 @@ type Options struct {
 	Metrics     *Metrics
 	Logger      *slog.Logger
 	Now         func() time.Time
+	// Durable asks for commits that hold after a loss of power.
+	Durable bool
 	// StopGrace is how long requests in flight may take to end when the lane is
 	// stopped.
 	StopGrace time.Duration
@@ -64,7 +66,6 @@ type Lane struct {
 	giveUp   giveUp
 	newest   int64 // largest acknowledged timestamp, ms
 	newestAt time.Time
-	heard    int64 // when the record read last was received, Unix ms; 0: nothing was or is to be read
 	stopping bool
 
 	commitMu  sync.Mutex       // serialises commits
@@ -100,9 +101,6 @@ func New(o Options) *Lane {
 	l.backlog = lag.Counts
 	l.base = settledCounts(&st.Totals)
 	l.base.Add(lag.Counts)
-	if !lag.Oldest.IsZero() {
-		l.heard = lag.Oldest.UnixMilli()
-	}
 	o.Metrics.shards.WithLabelValues(o.Name).Set(float64(l.shards))
 	return l
 }
@@ -349,7 +347,6 @@ func (l *Lane) open(rec journal.Record) *pending {
 	l.readPos = rec.End
 	l.mu.Lock()
 	l.progress.add(r)
-	l.heard = rec.Batch.Received
 	l.mu.Unlock()
 	set, n, err := l.o.Picker.Pick(rec.Batch)
 	switch {

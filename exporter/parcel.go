@@ -137,4 +137,3 @@ func middle(list []message) int {
 	}
 	return 0
 }
-

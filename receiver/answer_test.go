@@ -133,11 +133,16 @@ func TestR3_Text(t *testing.T) {
 	for i := range 7 {
 		require.Equal(t, i < 5, strings.Contains(a.text, fmt.Sprintf(`{"job"="job-%d"}`, i)), a.text)
 	}
-	for _, value := range []string{strings.Repeat("long", 1000), strings.Repeat("\x01\n\x7f", 1000), strings.Repeat("日本語", 1000), strings.Repeat("\xff", 1000)} {
+	for value, reason := range map[string]string{
+		strings.Repeat("long", 1000):       "missing_name",
+		strings.Repeat("\x01\n\x7f", 1000): "missing_name",
+		strings.Repeat("日本語", 1000):        "missing_name",
+		strings.Repeat("\xff", 1000):       "invalid_utf8",
+	} {
 		a := g.sendV2(bad(2000, value))
 		require.Equal(t, 400, a.status)
 		require.LessOrEqual(t, len(a.text), 1024)
-		require.Contains(t, a.text, "2000 of 2000 samples rejected: missing_name=2000")
+		require.Contains(t, a.text, "2000 of 2000 samples rejected: "+reason+"=2000")
 		require.True(t, utf8.ValidString(a.text))
 		require.NotRegexp(t, `[\x00-\x09\x0b-\x1f\x7f]`, a.text)
 		require.Equal(t, 1, strings.Count(a.text, "\n"))

@@ -175,6 +175,11 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 		return nil, Result{}, refuse(http.StatusBadRequest, "%w", err)
 	}
 	s.md = s.md[:0]
+	if v == series.V2 && len(plain) > 0 && s.msg.Symbols() == 0 {
+		// Mostly RW 1.0 under the wrong name: all of its fields are unknown here, and a
+		// 2xx would lose them without a word.
+		return nil, Result{}, refuse(http.StatusBadRequest, "the body is not an io.prometheus.write.v2.Request: it has no symbols")
+	}
 	if v == series.V1 {
 		in.observeMetadata(s)
 	}

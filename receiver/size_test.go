@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/golang/snappy"
 	"github.com/klauspost/compress/s2"
@@ -176,18 +177,21 @@ func framed(t testing.TB, b []byte) []byte {
 // bodies go on to backends as they came.
 func TestH13_ExtensionsOfSnappyAreNotSnappy(t *testing.T) {
 	g := newGate(t)
-	req := &prompb.WriteRequest{}
-	for range 200 {
-		req.Timeseries = append(req.Timeseries, oneV1().Timeseries[0])
-	}
-	plain, err := req.Marshal()
+	plain := mustMarshal(t, oneV1())
+	n := len(plain)
+	body := binary.AppendUvarint(nil, uint64(2*n))
+	body = append(body, byte(n-1)<<2)                 // literal: the request
+	body = append(body, plain...)                     //
+	body = append(body, byte(n-8-1)<<2|2, byte(n), 0) // copy of it but the last 8 bytes
+	body = append(body, (8-4)<<2|1, 0)                // repeat the last offset for 8 bytes
+	twice, err := s2.Decode(nil, body)
 	require.NoError(t, err)
-	body := s2.EncodeBetter(nil, plain)
+	require.Equal(t, append(bytes.Clone(plain), plain...), twice)
 	_, err = snappy.Decode(nil, body)
 	require.Error(t, err, "the test wants a body that only s2 reads")
 	require.Equal(t, 400, g.do(g.request(typeV1, body)).status)
 	require.Empty(t, g.kept())
-	require.Equal(t, 204, g.do(g.request(typeV1, s2.EncodeSnappy(nil, plain))).status)
+	require.Equal(t, 204, g.do(g.request(typeV1, s2.EncodeSnappy(nil, twice))).status)
 }
 
 // What snappy can make of few bytes is bounded, so bombs are small; what they hold is
@@ -289,6 +293,7 @@ func (g *gate) dial() *net.TCPConn {
 	g.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
 	require.NoError(g.t, err)
+	require.NoError(g.t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 	g.t.Cleanup(func() { _ = conn.Close() })
 	return conn.(*net.TCPConn)
 }

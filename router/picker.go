@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/klauspost/compress/s2"
+	"github.com/golang/snappy"
 
 	"github.com/sluice-metrics/sluice/internal/remotewrite"
 	"github.com/sluice-metrics/sluice/internal/series"
@@ -84,10 +84,19 @@ func (p *Picker) refresh() error {
 	return nil
 }
 
+// pickerLimit is the size above which a Picker does not keep what it read a body with:
+// a rare huge request must not cost its memory for ever.
+const pickerLimit = 8 << 20
+
 // resolve reads the body and resolves its series for the present table.
 func (p *Picker) resolve(b *series.Batch) error {
+	defer func() {
+		if cap(p.plain) > pickerLimit || p.msg.Footprint() > pickerLimit {
+			p.plain, p.msg, p.md = nil, remotewrite.Message{}, nil
+		}
+	}()
 	p.plain = slices.Grow(p.plain[:0], b.Decoded)[:b.Decoded]
-	plain, err := s2.Decode(p.plain, b.Body)
+	plain, err := snappy.Decode(p.plain, b.Body)
 	if err != nil {
 		return fmt.Errorf("journal body: %w", err)
 	}

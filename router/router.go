@@ -322,6 +322,9 @@ func (r *Router) TakesOf(t *Table, bit uint, b *series.Batch) (set series.Set, n
 	}
 	rd := r.series.Reader()
 	defer rd.Close()
+	if rd.Epoch() != t.Epoch {
+		return nil, 0, false // the bits of routes may be those of another list by now
+	}
 	set = series.NewSet(len(b.IDs))
 	for i, id := range b.IDs {
 		if id.Shared() {

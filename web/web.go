@@ -43,7 +43,7 @@ type Backend struct {
 }
 
 // Site is the whole of what the gateway serves: the admin pages, and the routes that were
-// set last.
+// set last. Before there are any, it answers 503 for them.
 type Site struct {
 	o      Options
 	admin  *http.ServeMux
@@ -58,7 +58,6 @@ var statusPage = template.Must(template.New("status").Parse(statusText))
 // New returns a Site without routes.
 func New(o Options) *Site {
 	s := &Site{o: o, admin: http.NewServeMux()}
-	s.routes.Store(http.NewServeMux())
 	s.admin.HandleFunc("GET /{$}", s.status)
 	s.admin.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("Sluice is healthy.\n"))
@@ -83,11 +82,27 @@ func New(o Options) *Site {
 func (s *Site) SetRoutes(m *http.ServeMux) { s.routes.Store(m) }
 
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h, pattern := s.routes.Load().Handler(r); pattern != "" {
+	routes := s.routes.Load()
+	if routes == nil {
+		s.starting(w, r)
+		return
+	}
+	if h, pattern := routes.Handler(r); pattern != "" {
 		h.ServeHTTP(w, r)
 		return
 	}
 	s.admin.ServeHTTP(w, r)
+}
+
+// starting serves the admin pages while there are no routes yet. Whoever asks for
+// anything else is to come back: a 404 would make a sender drop its data.
+func (s *Site) starting(w http.ResponseWriter, r *http.Request) {
+	if h, pattern := s.admin.Handler(r); pattern != "" {
+		h.ServeHTTP(w, r)
+		return
+	}
+	w.Header().Set("Retry-After", "1")
+	s.ready(w, r)
 }
 
 func (s *Site) ready(w http.ResponseWriter, _ *http.Request) {

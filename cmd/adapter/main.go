@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/sluice-metrics/sluice/config"
 	"github.com/sluice-metrics/sluice/internal/gateway"
+	"github.com/sluice-metrics/sluice/internal/nearest"
 )
 
 // Exit codes.
@@ -55,21 +57,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 	app.VersionFlag.Help("Show the version and exit.")
 	app.Terminate(nil)
 	app.Flag("config.file", "Configuration file. Without one, Sluice keeps everything in an embedded store and writes its own metrics into it.").Default("").StringVar(&f.configFile)
+	app.Flag("web.listen-address", "Address to serve remote write, queries, metrics and the status page on.").Default("127.0.0.1:9201").StringVar(&f.listenAddress)
+	app.Flag("web.config.file", "File that enables TLS or authentication, as for Prometheus and its exporters.").Default("").StringVar(&f.webConfigFile)
+	app.Flag("storage.path", "Directory of the journal, of embedded stores and of dead letters.").Default("data").StringVar(&f.storagePath)
 	promslogflag.AddFlags(app, &f.log)
 
 	serve := app.Command("run", "Run the gateway. The default.").Default()
-	serve.Flag("web.listen-address", "Address to serve remote write, queries, metrics and the status page on.").Default("127.0.0.1:9201").StringVar(&f.listenAddress)
-	serve.Flag("web.config.file", "File that enables TLS or authentication, as for Prometheus and its exporters.").Default("").StringVar(&f.webConfigFile)
-	serve.Flag("storage.path", "Directory of the journal, of embedded stores and of dead letters.").Default("data").StringVar(&f.storagePath)
 
 	check := app.Command("check", "Check the configuration file: all problems at once, with their places.")
 
 	cmd, err := app.Parse(args)
-	if help(app, args) {
+	if help(args) {
 		return exitOK
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "sluice: %v; try --help\n", err)
+		fmt.Fprintf(stderr, "sluice: %v%s; try --help\n", err, suggestion(app, args))
 		return exitUsage
 	}
 	switch cmd {
@@ -84,9 +86,28 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
+// suggestion names the flag that an unknown one was most likely meant to be.
+func suggestion(app *kingpin.Application, args []string) string {
+	var known []string
+	for _, f := range app.Model().Flags {
+		known = append(known, f.Name)
+	}
+	for _, a := range args {
+		name, ok := strings.CutPrefix(a, "--")
+		name, _, _ = strings.Cut(name, "=")
+		if !ok || slices.Contains(known, name) {
+			continue
+		}
+		if near := nearest.Word(name, known); near != "" {
+			return fmt.Sprintf("; did you mean --%s?", near)
+		}
+	}
+	return ""
+}
+
 // help reports whether kingpin has answered --help or --version: it does so while
 // parsing, and goes on when it must not end the process.
-func help(_ *kingpin.Application, args []string) bool {
+func help(args []string) bool {
 	for _, a := range args {
 		switch a {
 		case "--":

@@ -6,8 +6,8 @@
 // by more than one shard here, and nothing by more than two: appending is bound by one
 // log that is written in turns.
 //
-// What a Send has taken survives a crash of the process. It survives a loss of power
-// only once the kernel has written it, whatever the journal's durability.
+// What a Send has taken survives a crash of the process at once, and a loss of power
+// once Sync has returned.
 package tsdb
 
 import (
@@ -64,6 +64,7 @@ type Backend struct {
 	registry  *registry
 	query     *queryAPI
 	complain  complaints
+	syncer    syncer
 
 	appenders sync.Pool // *appender
 	bodies    sync.Pool // *body

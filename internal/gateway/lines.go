@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-metrics/sluice/config"
 	"github.com/sluice-metrics/sluice/exporter"
 	"github.com/sluice-metrics/sluice/journal"
+	"github.com/sluice-metrics/sluice/journal/disk"
 	"github.com/sluice-metrics/sluice/router"
 )
 
@@ -69,6 +70,7 @@ func (g *Gateway) connect(l *line) error {
 		Metrics:     exporter.NewMetrics(l.laneReg),
 		Logger:      l.logger,
 		Now:         g.o.Now,
+		Durable:     g.config.Journal.Durability == disk.DurabilityFsync,
 		StopGrace:   stopGrace,
 	})
 	l.laneReg.MustRegister(l.lane)

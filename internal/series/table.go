@@ -9,8 +9,10 @@ import (
 // Table gives every series that is alive a dense id and remembers which backends it
 // goes to. It keeps hashes, not labels: a million series cost some tens of MiB.
 //
-// A series has one ID and one Key per spelling in which it was seen. Ids of series that
-// were not seen for a while are evicted and used again; see Evict.
+// A series has one ID and one Key per spelling in which it was seen. Their number is
+// bounded too, for senders that order labels at random: what is not remembered has to be
+// inserted again. Ids of series that were not seen for a while are evicted and used
+// again; see Evict.
 type Table struct {
 	max int
 
@@ -20,6 +22,9 @@ type Table struct {
 	free   []ID     // evicted ids, to be used again
 	next   ID
 	live   int
+
+	spellings int // keys in shards: one canonical for each live series, and others
+	respelled int // those of them that are not spelled canonically
 
 	// now is the tick and the epoch that a series seen now is marked with.
 	now atomic.Uint64
@@ -195,7 +200,7 @@ func (t *Table) Insert(epoch uint32, entries []Entry, ids []ID) (overflowed int)
 			t.put(e.Canonical, uint32(id)|e.flags()&^respellFlag)
 		}
 		if e.Key != e.Canonical {
-			t.put(e.Key, uint32(id)|e.flags())
+			t.respell(e.Key, uint32(id)|e.flags())
 		}
 		c := t.chunks[id/chunkSize]
 		c.routes[id%chunkSize] = e.Routes
@@ -222,7 +227,7 @@ func (t *Table) Evict(before uint32) []ID {
 		seen := &t.chunks[id/chunkSize].seen[id%chunkSize]
 		if s := seen.Load(); s != dead && uint32(s>>32) < before {
 			seen.Store(dead)
-			t.chunks[id/chunkSize].keys[id%chunkSize] = Key{}
+			t.chunks[id/chunkSize].keys[id%chunkSize] = noKey()
 			t.free = append(t.free, id)
 		}
 	}
@@ -231,18 +236,37 @@ func (t *Table) Evict(before uint32) []ID {
 		return nil
 	}
 	t.live -= len(evicted)
+	t.sweep(func(v uint32) bool {
+		id := ID(v & idMask)
+		return t.chunks[id/chunkSize].seen[id%chunkSize].Load() != dead
+	})
+	return append([]ID(nil), evicted...)
+}
+
+// sweep forgets the spellings that keep does not want.
+func (t *Table) sweep(keep func(v uint32) bool) {
+	t.spellings, t.respelled = 0, 0
 	for i := range t.shards {
 		t.shards[i].sweep(func(v uint32) bool {
-			id := ID(v & idMask)
-			return t.chunks[id/chunkSize].seen[id%chunkSize].Load() != dead
+			if !keep(v) {
+				return false
+			}
+			t.spellings++
+			if v&respellFlag != 0 {
+				t.respelled++
+			}
+			return true
 		})
 	}
-	return append([]ID(nil), evicted...)
 }
 
 // dead marks an id that no series has. Its tick is never reached: Tick would have to
 // count for more than a century of seconds.
 const dead = 1<<64 - 1
+
+// noKey stands where an id has no plain spelling. It is not the zero Key, which who has
+// no labels to hash looks for.
+func noKey() Key { return Key{Hi: 1<<64 - 1, Lo: 1<<64 - 1} }
 
 func (t *Table) newID() ID {
 	t.live++
@@ -257,6 +281,7 @@ func (t *Table) newID() ID {
 		c := new(chunk)
 		for i := range c.seen {
 			c.seen[i].Store(dead)
+			c.keys[i] = noKey()
 		}
 		t.chunks = append(t.chunks, c)
 	}
@@ -268,7 +293,29 @@ func (t *Table) idOf(k Key) (ID, bool) {
 	return ID(v & idMask), v != 0
 }
 
-func (t *Table) put(k Key, v uint32) { t.shards[k.Hi>>58].put(k, v) }
+func (t *Table) put(k Key, v uint32) {
+	if !t.shards[k.Hi>>58].put(k, v) {
+		return
+	}
+	t.spellings++
+	if v&respellFlag != 0 {
+		t.respelled++
+	}
+}
+
+// respell puts a spelling beside the canonical one of a series, within bounds. Those that
+// are to be written anew are forgotten all together when they are as many as there may be
+// series, and learnt again as they come; of the others, which RW 2.0 needs one of for
+// each series, no more are learnt.
+func (t *Table) respell(k Key, v uint32) {
+	switch {
+	case v&respellFlag != 0 && t.respelled >= t.max:
+		t.sweep(func(v uint32) bool { return v&respellFlag == 0 })
+	case v&respellFlag == 0 && t.spellings-t.live-t.respelled >= 2*t.max:
+		return
+	}
+	t.put(k, v)
+}
 
 // keyMap is an open-addressing table from keys to ids with flags; 0 is no entry,
 // since no id of the table's own is 0.
@@ -290,7 +337,8 @@ func (m *keyMap) get(k Key) uint32 {
 	}
 }
 
-func (m *keyMap) put(k Key, v uint32) {
+// put sets the value of a key; added tells that the key is new.
+func (m *keyMap) put(k Key, v uint32) (added bool) {
 	if (m.used+1)*4 > len(m.keys)*3 {
 		m.resize(m.used + 1)
 	}
@@ -299,11 +347,11 @@ func (m *keyMap) put(k Key, v uint32) {
 		if m.ids[i] == 0 {
 			m.keys[i], m.ids[i] = k, v
 			m.used++
-			return
+			return true
 		}
 		if m.keys[i] == k {
 			m.ids[i] = v
-			return
+			return false
 		}
 	}
 }

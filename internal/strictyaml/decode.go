@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluice-metrics/sluice/internal/bytesize"
 	"github.com/sluice-metrics/sluice/internal/fielderror"
+	"github.com/sluice-metrics/sluice/internal/nearest"
 )
 
 // decode sets v, which holds the default, from n.
@@ -274,7 +275,7 @@ func (d *Document) unknown(p place, fields []Field, path string) {
 		known[i] = f.Key
 	}
 	message := "unknown field"
-	if near := nearest(p.name, known); near != "" {
+	if near := nearest.Word(p.name, known); near != "" {
 		// What was meant is in the file: that it is missing would be said in vain.
 		d.breaks(step(path, near))
 		message += fmt.Sprintf("; did you mean %q?", near)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sluice-metrics/sluice/internal/nearest"
 )
 
 // Error is everything that is wrong with a file, in the order of the file.
@@ -165,7 +167,7 @@ func isSecretKey(key string) bool {
 			return true
 		}
 	}
-	return key == "key" || nearest(key, secretKeys) != ""
+	return key == "key" || nearest.Word(key, secretKeys) != ""
 }
 
 // valueEnd is where the value that starts at start ends: its quote or bracket, in a

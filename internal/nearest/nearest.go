@@ -1,10 +1,12 @@
-package strictyaml
+// Package nearest finds the word that somebody most likely meant, for error messages about
+// unknown keys, flags and commands.
+package nearest
 
 import "strings"
 
-// nearest returns the known key that word was most likely meant to be, or "" when
+// Word returns the known key that word was most likely meant to be, or "" when
 // none is near: one slip in a short word, one for every three letters in a long one.
-func nearest(word string, known []string) string {
+func Word(word string, known []string) string {
 	best, bestDistance := "", len(word)/3+1
 	for _, key := range known {
 		if d := distance(plainWord(word), plainWord(key)); d < bestDistance {
