@@ -134,9 +134,8 @@ func TestBadInput(t *testing.T) {
 		{"greatest reference", testutil.RW2, compressed(t, requestV2([]string{"", "__name__", "m"}, 1, 0xffffffff)), nil, 400, ""},
 		{"symbols do not start with the empty one", testutil.RW2, compressed(t, requestV2([]string{"x", "__name__", "m"}, 1, 2)), nil, 400, ""},
 		{"no name", testutil.RW2, compressed(t, requestV2([]string{"", "a", "m"}, 1, 2)), nil, 400, ""},
-		// As in the reference, all its fields are unknown and it is empty: the sender sees
-		// that nothing was written.
-		{"rw1 body called rw2", testutil.RW2, good, nil, 204, ""},
+		// The reference answers 204 and keeps nothing, which loses it without a word.
+		{"rw1 body called rw2", testutil.RW2, good, nil, 400, "no symbols"},
 		{"wrong content type", testutil.RW1, good, map[string]string{"Content-Type": "application/json"}, 415, ""},
 		{"unknown message", testutil.RW1, good, map[string]string{"Content-Type": "application/x-protobuf;proto=x.Y"}, 415, ""},
 		{"wrong content type and a corrupt body", testutil.RW1, []byte("???"), map[string]string{"Content-Type": "text/plain"}, 415, ""},
