@@ -39,8 +39,8 @@ help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: ## Run Sluice without a configuration: 127.0.0.1:9201, data in ./data.
-	$(GO) run ./cmd/adapter $(ARGS)
+run: build ## Run Sluice without a configuration: 127.0.0.1:9201, data in ./data.
+	$(BINARY) $(ARGS)
 
 .PHONY: build
 build: ## Build bin/sluice, static.

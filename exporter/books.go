@@ -305,7 +305,7 @@ func (l *Lane) bound() {
 	}
 	// Parcels that were gathered at the last look are met at this one.
 	for _, f := range l.slots {
-		if f != nil && f != reserved && f.recs[0].start.Before(to) {
+		if f != nil && f != reserved && len(f.recs) > 0 && f.recs[0].start.Before(to) {
 			f.cancel(errAbandoned)
 		}
 	}

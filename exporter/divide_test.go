@@ -47,7 +47,7 @@ func TestOneBadSeriesIsFound(t *testing.T) {
 	const n = 10000
 	for _, atomic := range []bool{false, true} {
 		most := 0
-		for at := 0; at < n; at += 769 {
+		for at := 0; at < n; at += 1861 {
 			bubble(t, func(t *testing.T) {
 				bad := nameOf(fmt.Sprintf("m%d", at/2000), at%2000)
 				s, r := waiting(t, exportertest.Strict(oneOf(bad), atomic), nil, apart()...)

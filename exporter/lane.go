@@ -186,7 +186,8 @@ func (l *Lane) read(ctx, sending context.Context, wg *sync.WaitGroup) error {
 			}
 			continue
 		}
-		f.ctx, f.cancel = context.WithCancelCause(sending)
+		f.parent = sending
+		f.renew()
 		l.mu.Lock()
 		l.slots[slot] = f
 		l.mu.Unlock()

@@ -57,6 +57,7 @@ type pace struct {
 	state     string
 	until     time.Time     // nothing is sent before
 	probing   bool          // a sender probes a backend that denies everything
+	probes    int           // since it does
 	throttled bool          // since the last takeThrottle
 	lastOK    time.Time     // last success
 	wake      chan struct{} // closed when waiting has become pointless
@@ -91,7 +92,7 @@ func (p *pace) enter(state string) {
 	if p.state == state {
 		return
 	}
-	p.state = state
+	p.state, p.probes = state, 0
 	for _, s := range []string{stateOK, stateFailing, stateThrottled, stateDenied} {
 		v := 0.0
 		if s == state {
@@ -186,41 +187,56 @@ func (p *pace) failed(err *Error, prober bool) {
 }
 
 // ready waits until sending makes sense: not before a pause that the backend asked for
-// has passed, and not while it denies everything and another sender probes it.
-func (p *pace) ready(ctx context.Context) error {
+// has passed. While the backend denies everything one sender gets the role of the prober,
+// and the others wait.
+func (p *pace) ready(ctx context.Context) (prober bool, err error) {
 	for {
-		p.mu.Lock()
-		d, wake, denied, stopped := p.until.Sub(p.o.Now()), p.wake, p.state == stateDenied && p.probing, p.stopped
-		p.mu.Unlock()
-		switch {
-		case stopped:
-			return errStopped
-		case denied:
-			d = time.Hour
-		case d <= 0:
-			return context.Cause(ctx)
+		if err := context.Cause(ctx); err != nil {
+			return false, err
+		}
+		prober, d, wake, err := p.turn()
+		if err != nil || d <= 0 {
+			return prober, err
 		}
 		if err := wait(ctx, d, wake); err != nil {
-			return err
+			return false, err
 		}
 	}
 }
 
-// becomeProber makes the caller the one that probes, if nobody does; done gives that up
-// and lets the others try.
-func (p *pace) becomeProber() (done func(), ok bool) {
+// turn gives the caller leave to send, with d 0, or says how long to wait at most.
+func (p *pace) turn() (prober bool, d time.Duration, wake <-chan struct{}, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.probing {
-		return nil, false
+	d = p.until.Sub(p.o.Now())
+	switch {
+	case p.stopped:
+		return false, 0, nil, errStopped
+	case p.state == stateDenied && p.probing:
+		return false, time.Hour, p.wake, nil
+	case d > 0:
+		return false, d, p.wake, nil
+	case p.state == stateDenied:
+		p.probing, prober = true, true
 	}
-	p.probing = true
-	return func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.probing = false
-		p.rouse()
-	}, true
+	return prober, 0, nil, nil
+}
+
+// endProbing gives up the role of the prober.
+func (p *pace) endProbing() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.probing = false
+	p.rouse()
+}
+
+// nextProbe counts the probes since the backend began to deny everything, whoever makes
+// them; from 0.
+func (p *pace) nextProbe() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.probes++
+	return p.probes - 1
 }
 
 // roused returns a channel that is closed when the backend is found back. Whoever makes

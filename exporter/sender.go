@@ -8,7 +8,7 @@ import (
 	"github.com/sluice-metrics/sluice/internal/series"
 )
 
-// flight is a parcel on its way.
+// flight is a parcel on its way. What bound looks at is changed under the lane's mutex.
 type flight struct {
 	parcel  Parcel
 	recs    []*openRecord   // one per part
@@ -16,8 +16,9 @@ type flight struct {
 	slot    int
 	samples int
 	bytes   int  // decoded
-	maybe   bool // some of it may have been sent before the start, or in an attempt of unknown outcome
-	ctx     context.Context
+	maybe   bool // some of it may have been sent before the start
+	parent  context.Context
+	ctx     context.Context // ends when the parcel is to be given up, and with parent
 	cancel  context.CancelCauseFunc
 }
 
@@ -28,6 +29,8 @@ func (f *flight) add(p *pending) {
 	f.samples += p.samples()
 	f.bytes += p.part.Batch.Decoded
 }
+
+func (f *flight) renew() { f.ctx, f.cancel = context.WithCancelCause(f.parent) }
 
 // errAbandoned is the cause when a parcel is given up in flight.
 var errAbandoned = errors.New("given up: a bound of the backlog is exceeded")
@@ -54,26 +57,31 @@ func (o *load) place(k int) int {
 // deliver brings a parcel to an end: delivered, refused, given up, or left to the next
 // run.
 func (l *Lane) deliver(f *flight) {
-	defer f.cancel(nil)
 	defer func() {
+		f.cancel(nil)
 		for _, p := range f.parcel.Parts {
 			p.Batch.Release()
 		}
 	}()
-	out := make([]outcome, len(f.recs))
-	whole := load{parcel: f.parcel, bytes: f.bytes, maybe: f.maybe}
-	err := l.send(f, &whole, out)
-	var rejected *Error
-	if errors.As(err, &rejected) {
-		err = l.divide(f, &whole, rejected, out)
-	}
-	switch {
-	case errors.Is(err, errAbandoned):
+	o := load{maybe: f.maybe}
+	for len(f.recs) > 0 {
+		out := make([]outcome, len(f.recs))
+		o.parcel, o.bytes = f.parcel, f.bytes
+		err := l.send(f, &o, out)
+		var rejected *Error
+		if errors.As(err, &rejected) {
+			err = l.divide(f, &o, rejected, out)
+		}
+		switch {
+		case err == nil:
+			l.settle(f, out)
+			return
+		case !errors.Is(err, errAbandoned):
+			return // stopping: the parcel stays in the journal
+		}
+		o.maybe = o.maybe || rejected != nil
 		l.abandon(f, out)
-	case err != nil:
-		return // stopping: the parcel stays in the journal
 	}
-	l.settle(f, out)
 }
 
 // maxRenegotiations is how often in a row a parcel is prepared anew without a pause.
@@ -88,17 +96,22 @@ func (l *Lane) send(f *flight, o *load, out []outcome) error {
 		return &Error{Class: Rejected, Err: err}
 	}
 	defer func() { d.Close() }()
-	var endProbing func()
+	probing := false
 	defer func() {
-		if endProbing != nil {
-			endProbing()
+		if probing {
+			l.pace.endProbing()
 		}
 	}()
 	renegotiations := 0
 	for attempt := 0; ; attempt++ {
-		if endProbing == nil {
-			if err := l.pace.ready(f.ctx); err != nil {
+		if !probing {
+			if probing, err = l.pace.ready(f.ctx); err != nil {
 				return err
+			}
+			if probing {
+				if err := l.probe(f); err != nil {
+					return err
+				}
 			}
 		}
 		roused := l.pace.roused()
@@ -109,14 +122,17 @@ func (l *Lane) send(f *flight, o *load, out []outcome) error {
 			l.tally(o, d, receipt, out)
 			return nil
 		}
+		e := asError(err)
+		o.maybe = o.maybe || e.Unknown
 		if cause := context.Cause(f.ctx); cause != nil {
 			return cause
 		}
-		e := asError(err)
 		l.attempt(e.Class.String())
-		o.maybe = o.maybe || e.Unknown
 		switch e.Class {
 		case Rejected:
+			if probing {
+				l.pace.ok() // it takes what we send, if not this
+			}
 			if e.TooLarge {
 				l.pace.tooLarge(int64(o.bytes))
 			}
@@ -131,22 +147,18 @@ func (l *Lane) send(f *flight, o *load, out []outcome) error {
 				continue
 			}
 		case Denied:
-			l.pace.failed(e, endProbing != nil)
-			if endProbing == nil {
-				endProbing, _ = l.pace.becomeProber()
+			l.pace.failed(e, probing)
+			if probing {
+				if err := l.probe(f); err != nil {
+					return err
+				}
 			}
-			if endProbing == nil {
-				continue // ready waits until the prober is through
-			}
-			if err := l.probe(f, attempt); err != nil {
-				return err
-			}
-			continue
+			continue // ready makes one sender the prober, and the others wait
 		}
-		l.pace.failed(e, endProbing != nil)
-		if endProbing != nil {
-			endProbing() // it fails like any other now
-			endProbing = nil
+		l.pace.failed(e, probing)
+		if probing {
+			l.pace.endProbing() // it fails like any other now
+			probing = false
 		}
 		if err := l.pace.pause(f.ctx, roused, l.backoff(attempt)); err != nil {
 			return err
@@ -177,13 +189,13 @@ func (l *Lane) attempt(outcome string) {
 }
 
 // probe waits until a backend that denied everything may accept again.
-func (l *Lane) probe(f *flight, attempt int) error {
-	for n := attempt; ; n++ {
-		d := backoff(time.Duration(l.o.Config.MinBackoff), maxDenied, n)
+func (l *Lane) probe(f *flight) error {
+	for {
+		d := backoff(time.Duration(l.o.Config.MinBackoff), maxDenied, l.pace.nextProbe())
 		if err := l.pace.pause(f.ctx, l.pace.roused(), d); err != nil {
 			return err
 		}
-		if err := l.o.Backend.Probe(f.ctx); err == nil {
+		if err := l.o.Backend.Probe(f.ctx); err == nil || f.ctx.Err() != nil {
 			return context.Cause(f.ctx)
 		}
 	}
@@ -252,19 +264,36 @@ func (l *Lane) shortfall(o *load, missing series.Counts, out []outcome) {
 	}
 }
 
-// abandon gives up what the parcel has not delivered.
+// abandon gives up what of the parcel is older than is to be kept, and settles it at once.
+// The rest stays in the flight, unless part of it is settled already.
 func (l *Lane) abandon(f *flight, out []outcome) {
-	l.mu.Lock()
-	reason := l.giveUp.reason
-	l.mu.Unlock()
 	var lost series.Counts
-	for k := range out {
+	l.mu.Lock()
+	g := l.giveUp
+	n := 0
+	for k, r := range f.recs {
+		if r.start.Before(g.to) || !out[k].settled().Zero() {
+			n = k + 1
+		}
+	}
+	for k, r := range f.recs[:n] {
 		rest := less(f.counts[k], out[k].settled())
-		out[k].giveUp(reason, rest)
+		out[k].giveUp(g.reason, rest)
 		lost.Add(rest)
+		r.out = out[k]
+		l.progress.settle(r)
+	}
+	given := f.parcel.Parts[:n]
+	f.parcel.Parts, f.recs, f.counts = f.parcel.Parts[n:], f.recs[n:], f.counts[n:]
+	f.cancel(nil)
+	f.renew()
+	l.mu.Unlock()
+	for _, p := range given {
+		f.bytes -= p.Batch.Decoded
+		p.Batch.Release()
 	}
 	if c, times, ok := l.abandoned.add(l.o.Now(), lost); ok {
-		l.o.Logger.Warn("Gave up what was on its way to the backend", "reason", reason, "parcels", times,
+		l.o.Logger.Warn("Gave up what was on its way to the backend", "reason", g.reason, "parcels", times,
 			"samples", c.Samples, "histograms", c.Histograms, "exemplars", c.Exemplars)
 	}
 }

@@ -3,6 +3,8 @@ package receiver_test
 import (
 	"errors"
 	"fmt"
+	"net"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -10,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/prompb"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
 	"github.com/stretchr/testify/require"
@@ -61,7 +64,7 @@ func TestR7_PartialWrite(t *testing.T) {
 	require.Equal(t, 400, a.status)
 	require.Equal(t, [3]int{2, 1, 1}, a.written(t))
 	require.Equal(t, []string{all[0], all[2], all[5]}, seriesV2(t, g.keptOne().v2))
-	require.Equal(t, series.Counts{Samples: 2, Histograms: 1, Exemplars: 1}, g.appended)
+	require.Equal(t, series.Counts{Samples: 2, Histograms: 1, Exemplars: 1}, g.booked())
 
 	require.Contains(t, a.text, "7 of 11 samples rejected:")
 	for _, part := range []string{" duplicate_label=1", " invalid_histogram=3", " missing_name=1", " invalid_refs=2", `"twice"`, `"bad_histogram"`, `"nameless"`} {
@@ -217,7 +220,7 @@ func TestR9_JournalFull(t *testing.T) {
 	require.Equal(t, [3]int{}, a.written(t))
 	require.NotEmpty(t, a.header.Get("Retry-After"))
 	require.Len(t, g.kept(), sent)
-	require.Equal(t, uint64(sent), g.appended.Samples)
+	require.Equal(t, uint64(sent), g.booked().Samples)
 }
 
 // R9: an append that fails is 503, the batch is not kept, and what comes after it is.
@@ -235,7 +238,7 @@ func TestR9_DiskErrors(t *testing.T) {
 		require.NotEmpty(t, a.header.Get("Retry-After"))
 		require.Equal(t, 204, g.sendV1(oneV1()).status)
 		require.Len(t, g.kept(), 1)
-		require.Equal(t, series.Counts{Samples: 1}, g.appended)
+		require.Equal(t, series.Counts{Samples: 1}, g.booked())
 	}
 }
 
@@ -295,7 +298,7 @@ func TestR10_NoRetriablePartialWrite(t *testing.T) {
 	require.Contains(t, a.text, "disk on fire")
 	require.Equal(t, [3]int{}, a.written(t))
 	require.Empty(t, g.kept())
-	require.Zero(t, g.appended)
+	require.Zero(t, g.booked())
 }
 
 // G3: no answer before the journal has it.
@@ -306,6 +309,7 @@ func TestG3_AnswerComesAfterTheJournal(t *testing.T) {
 		typeV1: packV1(t, oneV1()),
 		typeV2: packV2(t, mixedV2()), // also the 400 of a partial write says that something was written
 	} {
+		before := g.booked()
 		got := g.later(g.request(contentType, body))
 		<-h.arrived
 		select {
@@ -313,12 +317,12 @@ func TestG3_AnswerComesAfterTheJournal(t *testing.T) {
 			t.Fatalf("answered %d before the append returned", a.status)
 		case <-time.After(30 * time.Millisecond):
 		}
-		require.Zero(t, g.appended)
+		require.Equal(t, before, g.booked())
 		h.release <- nil
 		a := <-got
 		require.Contains(t, []int{204, 400}, a.status)
 		require.Len(t, g.kept(), 1)
-		g.appended = series.Counts{}
+		require.NotEqual(t, before, g.booked())
 	}
 }
 
@@ -328,7 +332,7 @@ func TestG3_HalfClosedConnection(t *testing.T) {
 	var h heldJournal
 	g := newGate(t, holdJournal(&h))
 	for status, outcome := range map[int]error{204: nil, 503: journal.ErrFull} {
-		before := g.appended
+		before := g.booked()
 		conn := g.dial()
 		body := packV2(t, newV2().sample(1, "__name__", "up").done())
 		fmt.Fprintf(conn, "POST /api/v1/write HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", typeV2, len(body), body)
@@ -338,7 +342,7 @@ func TestG3_HalfClosedConnection(t *testing.T) {
 		h.release <- outcome
 		resp := responseOf(t, conn)
 		require.Equal(t, status, resp.status)
-		added := g.appended
+		added := g.booked()
 		added.Sub(before)
 		require.Equal(t, status == 204, added == series.Counts{Samples: 1})
 		require.Len(t, g.kept(), int(added.Samples))
@@ -364,6 +368,34 @@ func TestG3_SenderLeavesWhileItWaits(t *testing.T) {
 	require.Len(t, g.kept(), 1)
 }
 
+// The same where it leaves while requests wait to be decoded.
+func TestG3_SenderLeavesBeforeDecoding(t *testing.T) {
+	g := newGate(t)
+	requests := runtime.GOMAXPROCS(0) + 3 // two more than are decoded at a time
+	conns := make([]*net.TCPConn, requests)
+	err := g.ingester.Exclusive(func() error { // holds those that are decoded
+		body := packV1(t, oneV1())
+		for i := range conns {
+			conns[i] = g.dial()
+			fmt.Fprintf(conns[i], "POST /api/v1/write HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		}
+		eventually(t, func() bool { return g.counter("sluice_receiver_requests_in_flight") == float64(requests) })
+		for _, c := range conns {
+			require.NoError(t, c.CloseWrite())
+		}
+		eventually(t, func() bool { return g.counter("sluice_receiver_requests_total", "code", "gone") >= 2 })
+		return nil
+	})
+	require.NoError(t, err)
+	count := map[int]int{}
+	for _, c := range conns {
+		count[responseOf(t, c).status]++
+	}
+	require.Equal(t, requests, count[204]+count[503], "%v", count)
+	require.Equal(t, float64(count[503]), g.counter("sluice_receiver_requests_total", "code", "gone"))
+	require.Len(t, g.kept(), count[204])
+}
+
 func TestMetrics(t *testing.T) {
 	g := newGate(t)
 	body := packV1(t, oneV1())
@@ -378,7 +410,9 @@ func TestMetrics(t *testing.T) {
 	require.Equal(t, 1.0, g.counter("sluice_series_created_total"))
 	require.Zero(t, g.counter("sluice_series_overflowed_total"))
 	require.Zero(t, g.counter("sluice_receiver_requests_in_flight"))
-	lintMetrics(t, g.registry)
+	problems, err := testutil.GatherAndLint(g.registry)
+	require.NoError(t, err)
+	require.Empty(t, problems)
 }
 
 // Series beyond the table's bound are kept like others and are no new series each time.

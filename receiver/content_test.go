@@ -21,27 +21,6 @@ import (
 	"github.com/sluice-metrics/sluice/internal/series"
 )
 
-func promHistogram() *histogram.Histogram {
-	return &histogram.Histogram{
-		Schema: 3, ZeroThreshold: 0.001, ZeroCount: 2, Count: 9, Sum: -1.5, CounterResetHint: histogram.NotCounterReset,
-		PositiveSpans: []histogram.Span{{Offset: -2, Length: 2}, {Offset: 3, Length: 1}}, PositiveBuckets: []int64{1, 1, -1},
-		NegativeSpans: []histogram.Span{{Offset: 0, Length: 1}}, NegativeBuckets: []int64{3},
-	}
-}
-
-func customHistogram() *histogram.Histogram {
-	return &histogram.Histogram{
-		Schema: histogram.CustomBucketsSchema, Count: 6, Sum: 12.5, CustomValues: []float64{-1, 0.5, 10},
-		PositiveSpans: []histogram.Span{{Offset: 0, Length: 2}, {Offset: 1, Length: 1}}, PositiveBuckets: []int64{1, 1, 1},
-	}
-}
-
-func intHistogram() writev2.Histogram { return writev2.FromIntHistogram(0, startMs, promHistogram()) }
-
-func floatHistogram() writev2.Histogram {
-	return writev2.FromFloatHistogram(0, startMs, promHistogram().ToFloat(nil))
-}
-
 // everythingV1 holds all that an RW 1.0 request can.
 func everythingV1() *prompb.WriteRequest {
 	exemplar := prompb.Exemplar{Labels: labelsV1("trace_id", "abc"), Value: 0.25, Timestamp: startMs - 5}
@@ -125,6 +104,19 @@ func TestM10_BitForBitBesideMendedSeries(t *testing.T) {
 		require.Equal(t, [3]int{8, 4, 2}, a.written(t))
 		require.Equal(t, wantV2, seriesV2(t, g.keptOne().v2))
 	}
+}
+
+// Custom buckets are no reason to change a request that has to be mended anyway.
+func TestM10_CustomBucketsInAMendedRequest(t *testing.T) {
+	g := newGate(t)
+	h := []prompb.Histogram{prompb.FromIntHistogram(startMs, customHistogram())}
+	unsorted := prompb.TimeSeries{Labels: labelsV1("job", "test", "__name__", "h"), Histograms: h}
+	mixed := prompb.TimeSeries{Labels: named("mixed"), Histograms: h, Samples: sampleV1(1)}
+	require.Equal(t, 204, g.sendV1(&prompb.WriteRequest{Timeseries: []prompb.TimeSeries{unsorted, mixed}}).status)
+	require.Equal(t, seriesV1(t, &prompb.WriteRequest{Timeseries: []prompb.TimeSeries{
+		{Labels: named("h"), Histograms: h}, {Labels: named("mixed"), Samples: sampleV1(1)}, {Labels: named("mixed"), Histograms: h},
+	}}), seriesV1(t, g.keptOne().v1))
+	require.Equal(t, series.Counts{Samples: 1, Histograms: 2}, g.booked())
 }
 
 func TestM2_References(t *testing.T) {
@@ -320,7 +312,7 @@ func TestM3_ManyExemplarsAlone(t *testing.T) {
 	require.Less(t, time.Since(begin), 10*time.Second) // a quadratic search takes more
 }
 
-func TestM4M6M8_Labels(t *testing.T) {
+func TestM4toM9_Labels(t *testing.T) {
 	g := newGate(t)
 	for name, tc := range map[string]struct {
 		pairs  []string
@@ -376,6 +368,20 @@ func TestM4M6M8_Labels(t *testing.T) {
 				require.Equal(t, tc.kept, got)
 			}
 		})
+	}
+}
+
+// The inside of RW 1.0 labels is only read when a series is new.
+func TestM4toM9_BrokenLabel(t *testing.T) {
+	g := newGate(t)
+	good := mustMarshal(t, oneV1())
+	content := append([]byte{1<<3 | 2, 4, 1<<3 | 2, 9, 'x', 'y'}, mustMarshal(t, &prompb.TimeSeries{Samples: sampleV1(1)})...)
+	broken := append(binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(content))), content...)
+	for range 2 {
+		a := g.do(g.request(typeV1, snappy.Encode(nil, slices.Concat(broken, good))))
+		require.Equal(t, 400, a.status)
+		require.Contains(t, a.text, "1 of 2 samples rejected: malformed_labels=1; first: series 0")
+		require.Equal(t, oneV1(), g.keptOne().v1)
 	}
 }
 
@@ -498,156 +504,9 @@ func TestM14_ExemplarWithoutTimestamp(t *testing.T) {
 	require.Empty(t, g.kept())
 }
 
-// 1.6: repeated requests are accepted again, and so is what looks out of order.
-func TestOrder_DuplicatesAndDisorderAreAccepted(t *testing.T) {
-	g := newGate(t)
-	body := packV2(t, everythingV2().done())
-	for range 3 {
-		require.Equal(t, 204, g.do(g.request(typeV2, body)).status)
-		require.Equal(t, body, g.keptOne().body)
-	}
-	req := &prompb.WriteRequest{Timeseries: []prompb.TimeSeries{
-		{Labels: named("a"), Samples: []prompb.Sample{{Value: 1, Timestamp: startMs}, {Value: 2, Timestamp: startMs}, {Value: 3, Timestamp: startMs - 10}}},
-		{Labels: named("a"), Samples: []prompb.Sample{{Value: 4, Timestamp: startMs - 20}}},
-	}}
-	require.Equal(t, 204, g.sendV1(req).status)
-	require.Equal(t, req.Timeseries, g.keptOne().v1.Timeseries)
-}
-
-func TestFutureLimit(t *testing.T) {
-	const limit = 600_000
-	for _, tc := range []struct {
-		ahead  int64
-		off    bool
-		status int
-	}{
-		{0, false, 204}, {limit, false, 204}, {limit + 1, false, 400}, {math.MaxInt64 - startMs, false, 400},
-		{limit + 1, true, 204}, {math.MaxInt64 - startMs, true, 204},
-	} {
-		g := newGate(t, func(s *setup) {
-			if tc.off {
-				s.receiver.FutureLimit = 0
-			}
-		})
-		h := intHistogram()
-		h.Timestamp = startMs + tc.ahead
-		b := newV2().sample(1, "__name__", "now")
-		b.add(writev2.TimeSeries{Samples: []writev2.Sample{{Value: 1, Timestamp: startMs + tc.ahead}}}, "__name__", "sample")
-		b.add(writev2.TimeSeries{Histograms: []writev2.Histogram{h}}, "__name__", "histogram")
-		a := g.sendV2(b.done())
-		require.Equal(t, tc.status, a.status, "%d ahead: %s", tc.ahead, a.text)
-		if tc.status == 204 {
-			require.Equal(t, [3]int{2, 1, 0}, a.written(t))
-			continue
-		}
-		require.Contains(t, a.text, "2 of 3 samples rejected: too_far_in_future=2")
-		require.Equal(t, [3]int{1, 0, 0}, a.written(t))
-		require.Len(t, g.keptOne().v2.Timeseries, 1)
-	}
-}
-
-// 1.5: which native histograms are refused.
-func TestHistogramRules(t *testing.T) {
-	g := newGate(t)
-	exp := func(change func(h *writev2.Histogram)) writev2.Histogram {
-		h := intHistogram()
-		change(&h)
-		return h
-	}
-	float := func(change func(h *writev2.Histogram)) writev2.Histogram {
-		h := floatHistogram()
-		change(&h)
-		return h
-	}
-	custom := func(change func(h *writev2.Histogram)) writev2.Histogram {
-		h := writev2.FromIntHistogram(0, startMs, customHistogram())
-		change(&h)
-		return h
-	}
-	count := func(h *writev2.Histogram, n uint64) { h.Count = &writev2.Histogram_CountInt{CountInt: n} }
-	for name, tc := range map[string]struct {
-		h  writev2.Histogram
-		ok bool
-	}{
-		"int":                  {exp(func(*writev2.Histogram) {}), true},
-		"float":                {float(func(*writev2.Histogram) {}), true},
-		"custom":               {custom(func(*writev2.Histogram) {}), true},
-		"empty":                {writev2.Histogram{Timestamp: startMs, Count: &writev2.Histogram_CountInt{}}, true},
-		"schema -4":            {exp(func(h *writev2.Histogram) { h.Schema = -4 }), true},
-		"schema -5":            {exp(func(h *writev2.Histogram) { h.Schema = -5 }), false},
-		"schema 8":             {exp(func(h *writev2.Histogram) { h.Schema = 8 }), true},
-		"schema 9":             {exp(func(h *writev2.Histogram) { h.Schema = 9 }), true},
-		"schema 52":            {exp(func(h *writev2.Histogram) { h.Schema = 52 }), true},
-		"schema 53":            {exp(func(h *writev2.Histogram) { h.Schema = 53 }), false},
-		"schema -52":           {exp(func(h *writev2.Histogram) { h.Schema = -52 }), false},
-		"schema -54":           {exp(func(h *writev2.Histogram) { h.Schema = -54 }), false},
-		"count too small":      {exp(func(h *writev2.Histogram) { count(h, 8) }), false},
-		"count too large":      {exp(func(h *writev2.Histogram) { count(h, 10) }), false},
-		"count too small, NaN": {exp(func(h *writev2.Histogram) { count(h, 8); h.Sum = math.NaN() }), false},
-		"count larger, NaN":    {exp(func(h *writev2.Histogram) { count(h, 10); h.Sum = math.NaN() }), true},
-		"stale":                {writev2.Histogram{Timestamp: startMs, Sum: math.Float64frombits(value.StaleNaN)}, true},
-		"missing bucket":       {exp(func(h *writev2.Histogram) { h.PositiveDeltas = h.PositiveDeltas[:2]; count(h, 8) }), false},
-		"bucket too many":      {exp(func(h *writev2.Histogram) { h.PositiveDeltas = append(h.PositiveDeltas, -1); count(h, 9) }), false},
-		"bucket without span":  {exp(func(h *writev2.Histogram) { h.NegativeSpans = nil }), false},
-		"negative bucket":      {exp(func(h *writev2.Histogram) { h.PositiveDeltas = []int64{1, -2, 5}; count(h, 9) }), false},
-		"negative span": {exp(func(h *writev2.Histogram) {
-			h.PositiveSpans = []writev2.BucketSpan{{Offset: 1, Length: 2}, {Offset: -1, Length: 1}}
-		}), false},
-		"negative first span":        {exp(func(h *writev2.Histogram) { h.PositiveSpans[0].Offset = -100 }), true},
-		"custom values, exponential": {exp(func(h *writev2.Histogram) { h.CustomValues = []float64{1} }), false},
-		"float, negative bucket":     {float(func(h *writev2.Histogram) { h.PositiveCounts[0] = -1 }), false},
-		"float, negative count":      {float(func(h *writev2.Histogram) { h.Count = &writev2.Histogram_CountFloat{CountFloat: -1} }), false},
-		"float, negative zero":       {float(func(h *writev2.Histogram) { h.ZeroCount = &writev2.Histogram_ZeroCountFloat{ZeroCountFloat: -1} }), false},
-		"float, missing bucket":      {float(func(h *writev2.Histogram) { h.PositiveCounts = h.PositiveCounts[:2] }), false},
-		"custom, zero count": {custom(func(h *writev2.Histogram) {
-			h.ZeroCount = &writev2.Histogram_ZeroCountInt{ZeroCountInt: 1}
-			count(h, 7)
-		}), false},
-		"custom, zero threshold": {custom(func(h *writev2.Histogram) { h.ZeroThreshold = 0.1 }), false},
-		"custom, negative spans": {custom(func(h *writev2.Histogram) {
-			h.NegativeSpans = []writev2.BucketSpan{{Length: 1}}
-			h.NegativeDeltas = []int64{0}
-		}), false},
-		"custom, bounds not rising": {custom(func(h *writev2.Histogram) { h.CustomValues = []float64{1, 1, 2} }), false},
-		"custom, bounds falling":    {custom(func(h *writev2.Histogram) { h.CustomValues = []float64{3, 2, 1} }), false},
-		"custom, infinite bound":    {custom(func(h *writev2.Histogram) { h.CustomValues = []float64{1, 2, math.Inf(1)} }), false},
-		"custom, NaN bound":         {custom(func(h *writev2.Histogram) { h.CustomValues = []float64{1, math.NaN(), 3} }), false},
-		"custom, too few bounds":    {custom(func(h *writev2.Histogram) { h.CustomValues = []float64{1, 2} }), false},
-		"custom, negative offset":   {custom(func(h *writev2.Histogram) { h.PositiveSpans[1].Offset = -1 }), false},
-		"huge span":                 {exp(func(h *writev2.Histogram) { h.PositiveSpans[1].Length = math.MaxUint32 }), false},
-		"deltas that overflow":      {exp(func(h *writev2.Histogram) { h.PositiveDeltas = []int64{math.MaxInt64, math.MaxInt64, 1} }), false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newV2().sample(1, "__name__", "good")
-			b.add(writev2.TimeSeries{Histograms: []writev2.Histogram{tc.h}}, "__name__", "h")
-			body := packV2(t, b.done())
-			a := g.do(g.request(typeV2, body))
-			// RW 1.0 has the same message but for the start timestamp.
-			var h1 prompb.Histogram
-			require.NoError(t, h1.Unmarshal(mustMarshal(t, &tc.h)))
-			body1 := packV1(t, &prompb.WriteRequest{Timeseries: []prompb.TimeSeries{{Labels: named("h"), Histograms: []prompb.Histogram{h1}}}})
-			if tc.ok {
-				require.Equal(t, 204, a.status, a.text)
-				require.Equal(t, [3]int{1, 1, 0}, a.written(t))
-				require.Equal(t, body, g.keptOne().body)
-				require.Equal(t, 204, g.do(g.request(typeV1, body1)).status)
-				require.Equal(t, body1, g.keptOne().body)
-				return
-			}
-			require.Equal(t, 400, a.status)
-			require.Equal(t, [3]int{1, 0, 0}, a.written(t))
-			require.Contains(t, a.text, "invalid_histogram=1")
-			require.Len(t, g.keptOne().v2.Timeseries, 1)
-			require.Equal(t, 400, g.do(g.request(typeV1, body1)).status)
-			require.Empty(t, g.kept())
-		})
-	}
-}
-
-// What one request costs stays within its own memory, however often it is mended.
-func TestMendedRequestsGrow(t *testing.T) {
+// Splitting doubles labels: what is kept may be longer than what came.
+func TestM3_SplitRequestsGrow(t *testing.T) {
 	g := newGate(t, func(s *setup) { s.receiver.MaxDecodedSize = bytesize.MiB })
-	// Splitting doubles the labels: the mended request is longer than what came.
 	req := &prompb.WriteRequest{}
 	ls := labelsV1(manyLabels()...)
 	h := prompb.FromIntHistogram(startMs, promHistogram())
@@ -657,5 +516,5 @@ func TestMendedRequestsGrow(t *testing.T) {
 	a := g.sendV1(req)
 	require.Equal(t, 204, a.status, a.text)
 	require.Len(t, g.keptOne().v1.Timeseries, 180)
-	require.Equal(t, series.Counts{Samples: 90, Histograms: 90}, g.appended)
+	require.Equal(t, series.Counts{Samples: 90, Histograms: 90}, g.booked())
 }

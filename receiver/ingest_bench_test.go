@@ -83,6 +83,6 @@ func TestIngestAllocations(t *testing.T) {
 		in, body := newBenchIngester(t), benchRequest(t, v)
 		ingest(t, in, v, body)
 		n := testing.AllocsPerRun(100, func() { ingest(t, in, v, body) })
-		require.LessOrEqual(t, n, 8.0, "%s", v)
+		require.LessOrEqual(t, n, 6.0, "%s", v)
 	}
 }

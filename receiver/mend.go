@@ -21,19 +21,10 @@ func (in *Ingester) mend(s *scratch) (Result, error) {
 	verdicts := in.judge(s)
 	b := s.builder(s.msg.Version)
 	b.Reset()
-	s.mend, s.kept = s.mend[:0], s.kept[:0]
+	s.kept = s.kept[:0]
 	for i := range s.msg.Series {
 		switch reason := verdicts[i]; reason {
 		case "":
-			if sr := &s.msg.Series[i]; s.msg.Version == series.V1 && !sr.NeedsRewrite() {
-				// As it came: the Builder would expand custom buckets.
-				if b.Len() > 0 {
-					s.mend = b.AppendTo(s.mend)
-					b.Reset()
-				}
-				s.mend = append(s.mend, s.msg.Data[sr.From:sr.To]...)
-				continue
-			}
 			result.drop(&s.msg, i, b.Add(&s.msg, i))
 		case respell:
 			ls, err := s.msg.AppendLabels(s.ls[:0], i)
@@ -52,7 +43,7 @@ func (in *Ingester) mend(s *scratch) (Result, error) {
 	for _, md := range s.md {
 		b.AddMetadata(md)
 	}
-	s.mend = b.AppendTo(s.mend)
+	s.mend = b.AppendTo(s.mend[:0])
 	for _, late := range b.Late() {
 		result.drop(&s.msg, s.kept[late.Ordinal], remotewrite.Outcome{Dropped: late.Dropped, Reason: late.Reason})
 	}

@@ -52,7 +52,7 @@ func (w *Writer) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && !failing:
-			w.o.Logger.Warn("Own metrics cannot be written", "err", err)
+			w.o.Logger.Warn("Own metrics cannot be written, or not all of them", "err", err)
 		case err == nil && failing:
 			w.o.Logger.Info("Own metrics are written again")
 		}
@@ -65,10 +65,14 @@ func (w *Writer) Run(ctx context.Context) error {
 	}
 }
 
+// write writes what can be gathered. It returns an error also where that was not all.
 func (w *Writer) write(ctx context.Context) error {
-	families, err := w.o.Gatherer.Gather()
-	if err != nil && len(families) == 0 {
-		return fmt.Errorf("gathering own metrics: %w", err)
+	families, failed := w.o.Gatherer.Gather()
+	if failed != nil {
+		failed = fmt.Errorf("gathering own metrics: %w", failed)
+		if len(families) == 0 {
+			return failed
+		}
 	}
 	r := request{w: w, now: w.o.Now().UnixMilli(), symbols: writev2.NewSymbolTable(), alive: map[string]labels.Labels{}}
 	r.up()
@@ -85,7 +89,7 @@ func (w *Writer) write(ctx context.Context) error {
 		return err
 	}
 	w.alive = r.alive
-	return nil
+	return failed
 }
 
 // request is one request in the making.
@@ -145,7 +149,9 @@ func (r *request) histogram(name string, ls []*dto.LabelPair, h *dto.Histogram, 
 func (r *request) add(name string, pairs []*dto.LabelPair, v float64, md writev2.Metadata, more ...labels.Label) {
 	ls := append(more, labels.Label{Name: labels.MetricName, Value: name}, labels.Label{Name: "job", Value: r.w.o.Job}, labels.Label{Name: "instance", Value: r.w.o.Instance})
 	for _, p := range pairs {
-		ls = append(ls, labels.Label{Name: p.GetName(), Value: p.GetValue()})
+		if p.GetValue() != "" {
+			ls = append(ls, labels.Label{Name: p.GetName(), Value: p.GetValue()})
+		}
 	}
 	slices.SortFunc(ls, func(a, b labels.Label) int { return strings.Compare(a.Name, b.Name) })
 	set := labels.New(ls...)
