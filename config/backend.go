@@ -25,7 +25,9 @@ type Backend struct {
 	// series that any of them selects. Absent: all series.
 	Match []Selector `yaml:"match,omitempty"`
 	// How far the backend may fall behind. Beyond it its oldest data is given up and
-	// counted. Absent: as far as the journal reaches.
+	// counted. Absent: a backend that is the only one, as far as the journal reaches; one of
+	// several, three quarters of journal.max_disk, so that one which is down does not
+	// fill the journal for all (with journal.on_full drop_oldest, as far as it reaches).
 	MaxBacklog exporter.Backlog `yaml:"max_backlog"`
 
 	kinds map[string]KindConfig // by key; exactly one in a valid configuration

@@ -101,13 +101,15 @@ func (l *Lane) routed() series.Counts {
 }
 
 // Balance returns the books as they stand. What is in the journal is counted by the
-// journal, everything else by the lane, so that an error of either shows. It waits for
-// no commit.
+// journal, everything else by the lane, so that an error of either shows. It does not
+// wait for the disk, unless it comes in the last moment of a commit.
 func (l *Lane) Balance() (b Balance) {
 	for range 5 {
 		consistent := false
 		if b, consistent = l.balance(); !consistent {
-			continue // in the middle of a commit
+			l.commitMu.Lock()
+			b, _ = l.balance()
+			l.commitMu.Unlock()
 		}
 		sum := settledCounts(&b.Totals)
 		sum.Add(b.InJournal)
@@ -283,10 +285,20 @@ func (l *Lane) keep(ctx context.Context) {
 	}
 }
 
+// SetBacklog changes the bounds of the backlog. Any goroutine may call it.
+func (l *Lane) SetBacklog(b Backlog) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.o.Backlog = b
+}
+
 // bound gives up the oldest of the backlog where a bound is exceeded.
 func (l *Lane) bound() {
+	l.mu.Lock()
+	age, bytes := time.Duration(l.o.Backlog.Age), int64(l.o.Backlog.Bytes)
+	l.mu.Unlock()
 	to, reason := l.o.Cursor.Floor(), ReasonJournalFull
-	if age, bytes := time.Duration(l.o.Backlog.Age), int64(l.o.Backlog.Bytes); age > 0 || bytes > 0 {
+	if age > 0 || bytes > 0 {
 		var oldest time.Time
 		if age > 0 {
 			oldest = l.o.Now().Add(-age)

@@ -50,9 +50,10 @@ type Lane struct {
 	pace      *pace
 	separator Separator // nil where the backend does not care
 
-	// The reader alone uses these two.
+	// The reader alone uses these.
 	readPos    journal.Position // end of the last record read
 	readFailed bool             // the journal could not be read at the last try
+	behind     time.Time        // since when all shards were busy, without the tail reached since; zero: not
 
 	mu       sync.Mutex
 	changed  sync.Cond     // whenever a slot, the number of shards, or what is open changes
@@ -215,7 +216,6 @@ var errStopped = errors.New("lane is stopping")
 // acquire waits for a free slot, for room in what is open, and for the end of the parcel
 // in flight that next shares a series with.
 func (l *Lane) acquire(ctx context.Context, next *pending) (slot int, err error) {
-	waited := l.o.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
@@ -229,7 +229,7 @@ func (l *Lane) acquire(ctx context.Context, next *pending) (slot int, err error)
 			if _, found := l.board.conflict(&next.part, l.idleSlot()); !found {
 				break
 			}
-		} else if l.busy >= l.shards && l.o.Now().Sub(waited) >= growAfter && l.grow() {
+		} else if l.busy >= l.shards && l.late() {
 			continue
 		}
 		stop := time.AfterFunc(growAfter, l.changed.Broadcast)
@@ -294,7 +294,13 @@ func (l *Lane) next(ctx context.Context, wait bool) (rec journal.Record, ok bool
 	if full {
 		return rec, false, nil
 	}
-	rec, ok, err = l.o.Cursor.Next(ctx, wait)
+	rec, ok, err = l.o.Cursor.Next(ctx, false)
+	if err == nil && !ok {
+		l.behind = time.Time{}
+		if wait {
+			rec, ok, err = l.o.Cursor.Next(ctx, true)
+		}
+	}
 	at := rec.Start
 	if !ok {
 		at = l.o.Cursor.Read()

@@ -8,19 +8,25 @@ import (
 	"time"
 )
 
-// growAfter is how long all shards have to be busy before there is one more.
+// growAfter is how long a lane has to be behind, with all shards busy, before it gets more.
 const growAfter = 100 * time.Millisecond
 
 // shrinkAfter is how many looks in a row half of the shards have to do before there are
 // only as many.
 const shrinkAfter = 30
 
-// grow doubles the shards while there is a backlog and the backend takes what it is
-// sent. l.mu is held.
-func (l *Lane) grow() bool {
-	if l.shards >= l.o.Config.MaxShards || !l.pace.healthy() {
+// late is told that all shards are busy. It doubles them, and reports that it did, where
+// the lane has been behind for a while and the backend takes what it is sent. The reader
+// calls it, with l.mu held.
+func (l *Lane) late() bool {
+	now := l.o.Now()
+	if l.behind.IsZero() {
+		l.behind = now
+	}
+	if now.Sub(l.behind) < growAfter || l.shards >= l.o.Config.MaxShards || !l.pace.healthy() {
 		return false
 	}
+	l.behind = now
 	l.setShards(min(l.shards*2, l.o.Config.MaxShards))
 	return true
 }

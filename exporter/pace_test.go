@@ -117,12 +117,21 @@ func TestDeniedAndTheProbeCannotTell(t *testing.T) {
 		require.Less(t, n, 300)
 		require.Equal(t, 1, s.log.lines("takes nothing from us"))
 
+		// A new denial is asked about at the pace of a new one.
+		r.backend.Play(nil)
+		r.rest(t, 31*time.Second)
+		r.backend.Play(fail(exporter.Denied, 401))
+		before := r.backend.Attempts()
+		s.feedMany(20)
+		pause(10 * time.Second)
+		require.Greater(t, r.backend.Attempts(), before+4)
+
 		// It fails otherwise now: no credentials are to blame any more.
 		r.backend.Play(fail(exporter.Retry, 503))
 		pause(time.Minute)
 		require.Equal(t, "failing", r.State())
 		r.backend.Play(nil)
-		require.Equal(t, samples(60), r.rest(t, 10*time.Second).Totals.Delivered)
+		require.Equal(t, samples(120), r.rest(t, 10*time.Second).Totals.Delivered)
 	})
 }
 

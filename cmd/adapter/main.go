@@ -24,6 +24,7 @@ import (
 	promslogflag "github.com/prometheus/common/promslog/flag"
 	"github.com/prometheus/common/version"
 	toolkit "github.com/prometheus/exporter-toolkit/web"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/sluice-metrics/sluice/config"
 	"github.com/sluice-metrics/sluice/internal/gateway"
@@ -163,6 +164,7 @@ func serveGateway(f flags) error {
 		Load:        load,
 		StoragePath: f.storagePath,
 		Listener:    listener,
+		Scheme:      scheme(f.webConfigFile),
 		Serve:       server(f, logger),
 		Logger:      logger,
 		Now:         time.Now,
@@ -186,7 +188,7 @@ func serveGateway(f flags) error {
 		}
 	}()
 	if f.configFile == "" {
-		logger.Info("No configuration file: everything is kept in the embedded store", "remote_write", "url: http://"+listener.Addr().String()+"/api/v1/write", "query", "http://"+listener.Addr().String()+"/api/v1/query?query=up", "grafana", "http://"+listener.Addr().String())
+		logger.Info("No configuration file: everything is kept in the embedded store, which answers PromQL on the same port; point remote_write, and a Grafana data source of type Prometheus, at the addresses below")
 	}
 	return g.Run(ctx)
 }
@@ -201,6 +203,21 @@ func server(f flags, logger *slog.Logger) func(net.Listener, *http.Server) error
 			WebConfigFile:      &f.webConfigFile,
 		}, logger.With("component", "web"))
 	}
+}
+
+// scheme is what clients put before the address.
+func scheme(webConfigFile string) string {
+	data, err := os.ReadFile(webConfigFile)
+	if err != nil {
+		return "http" // no file; one that cannot be read ended the start before
+	}
+	var c struct {
+		TLS map[string]any `yaml:"tls_server_config"`
+	}
+	if yaml.Unmarshal(data, &c) == nil && len(c.TLS) > 0 {
+		return "https"
+	}
+	return "http"
 }
 
 func loadConfig(f flags) (*config.Config, func() (*config.Config, error), error) {

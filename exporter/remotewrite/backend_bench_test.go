@@ -39,13 +39,16 @@ func payloadV1(n int, seed uint64) *prompb.WriteRequest {
 		if i%40 == 0 {
 			id := fmt.Sprintf("%016x%016x", rng.Uint64(), rng.Uint64())
 			target = []prompb.Label{
-				{Name: "cluster", Value: "prod-eu-west-1"}, {Name: "container", Value: "catalog-service"},
+				{Name: "cluster", Value: "prod-eu-west-1"},
+				{Name: "container", Value: "catalog-service"},
 				{Name: "endpoint", Value: "https-metrics"},
 				{Name: "id", Value: "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + id + ".slice/cri-containerd-" + id + id + ".scope"},
 				{Name: "image", Value: "registry.example.com/platform/catalog-service:v1.42.7"},
 				{Name: "instance", Value: fmt.Sprintf("10-20-%d-%d.eu-west-1.compute.internal:10250", rng.IntN(250), rng.IntN(250))},
-				{Name: "job", Value: "kubelet"}, {Name: "metrics_path", Value: "/metrics/cadvisor"},
-				{Name: "namespace", Value: "catalog"}, {Name: "node", Value: "ip-10-20-7-" + id[:3] + ".eu-west-1.compute.internal"},
+				{Name: "job", Value: "kubelet"},
+				{Name: "metrics_path", Value: "/metrics/cadvisor"},
+				{Name: "namespace", Value: "catalog"},
+				{Name: "node", Value: "ip-10-20-7-" + id[:3] + ".eu-west-1.compute.internal"},
 				{Name: "pod", Value: "catalog-service-" + id[:10] + "-" + id[20:25]},
 			}
 		}

@@ -385,8 +385,10 @@ func TestSeriesThatLeftTheHeadAreMadeAnew(t *testing.T) {
 		t.Helper()
 		var rs []row
 		for _, ls := range rows {
-			rs = append(rs, row{labels: ls, points: []point{{t: at, v: float64(at)}},
-				exemplars: []exemplar.Exemplar{{Labels: labels.FromStrings("trace_id", "x"), Ts: at, Value: float64(at)}}})
+			rs = append(rs, row{
+				labels: ls, points: []point{{t: at, v: float64(at)}},
+				exemplars: []exemplar.Exemplar{{Labels: labels.FromStrings("trace_id", "x"), Ts: at, Value: float64(at)}},
+			})
 		}
 		require.Empty(t, deliver(t, b, whole(ids.request(t, series.V2, rs...))))
 	}

@@ -54,8 +54,10 @@ func TestExemplars(t *testing.T) {
 	}{
 		{
 			name: "in order", kept: 10,
-			rows: [][]row{{{labels: a, points: []point{at(1)}, exemplars: []exemplar.Exemplar{e("p", 1, 1), e("q", 1, 2)}}},
-				{{labels: a, points: []point{at(2)}, exemplars: []exemplar.Exemplar{e("r", 2, 1)}}}},
+			rows: [][]row{
+				{{labels: a, points: []point{at(1)}, exemplars: []exemplar.Exemplar{e("p", 1, 1), e("q", 1, 2)}}},
+				{{labels: a, points: []point{at(2)}, exemplars: []exemplar.Exemplar{e("r", 2, 1)}}},
+			},
 			have: []exemplar.Exemplar{e("p", 1, 1), e("q", 1, 2), e("r", 2, 1)},
 		},
 		{
@@ -65,14 +67,18 @@ func TestExemplars(t *testing.T) {
 		},
 		{
 			name: "twice", kept: 10,
-			rows: [][]row{{{labels: a, points: []point{at(1)}, exemplars: []exemplar.Exemplar{e("p", 1, 1), e("p", 1, 1)}}},
-				{{labels: a, points: []point{at(1)}, exemplars: []exemplar.Exemplar{e("p", 1, 1)}}}},
+			rows: [][]row{
+				{{labels: a, points: []point{at(1)}, exemplars: []exemplar.Exemplar{e("p", 1, 1), e("p", 1, 1)}}},
+				{{labels: a, points: []point{at(1)}, exemplars: []exemplar.Exemplar{e("p", 1, 1)}}},
+			},
 			have: []exemplar.Exemplar{e("p", 1, 1)},
 		},
 		{
 			name: "out of order without a window", kept: 10,
-			rows: [][]row{{{labels: a, points: []point{at(2)}, exemplars: []exemplar.Exemplar{e("p", 2, 1)}}},
-				{{labels: a, points: []point{at(3)}, exemplars: []exemplar.Exemplar{e("q", 1, 1), e("r", 3, 1)}}}},
+			rows: [][]row{
+				{{labels: a, points: []point{at(2)}, exemplars: []exemplar.Exemplar{e("p", 2, 1)}}},
+				{{labels: a, points: []point{at(3)}, exemplars: []exemplar.Exemplar{e("q", 1, 1), e("r", 3, 1)}}},
+			},
 			want: map[string]series.Counts{ReasonOutOfOrderExemplar: {Exemplars: 1}},
 			have: []exemplar.Exemplar{e("p", 2, 1), e("r", 3, 1)},
 		},

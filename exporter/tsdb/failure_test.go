@@ -79,8 +79,10 @@ func TestEveryFailureIsTakenUpWhereItHappened(t *testing.T) {
 	parcel := func() *exporter.Parcel {
 		return whole(
 			ids.request(t, series.V2,
-				row{labels: a, points: []point{{t: base, v: 1}, {t: base + 2, v: 2}, {t: base + 1, v: 9}, {t: base + 3, v: 3}},
-					exemplars: []exemplar.Exemplar{trace("x", base+1, 1), trace("y", base, 1), trace("z", base+2, 1)}},
+				row{
+					labels: a, points: []point{{t: base, v: 1}, {t: base + 2, v: 2}, {t: base + 1, v: 9}, {t: base + 3, v: 3}},
+					exemplars: []exemplar.Exemplar{trace("x", base+1, 1), trace("y", base, 1), trace("z", base+2, 1)},
+				},
 				floats(b, float64(base), 1)),
 			ids.request(t, series.V2, floats(a, float64(base+4), 4), floats(b, float64(base), 1, float64(base+1), 2)),
 			ids.request(t, series.V2, floats(b, float64(base+1), 5),

@@ -59,8 +59,10 @@ func filled(t *testing.T) (b *Backend, server *httptest.Server) {
 	})
 	require.Empty(t, deliver(t, b, whole((&table{}).request(t, series.V2,
 		row{labels: named("up_total", "job", "a"), points: []point{{t: base, v: 1}, {t: base + 15_000, v: 2}, {t: base + 30_000, v: stale()}}},
-		row{labels: named("up_total", "job", "b"), points: []point{{t: base, v: 10}, {t: base + 15_000, v: 20}, {t: base + 30_000, v: 30}},
-			exemplars: []exemplar.Exemplar{trace("abc", base+15_000, 20)}},
+		row{
+			labels: named("up_total", "job", "b"), points: []point{{t: base, v: 10}, {t: base + 15_000, v: 20}, {t: base + 30_000, v: 30}},
+			exemplars: []exemplar.Exemplar{trace("abc", base+15_000, 20)},
+		},
 		row{labels: named("sizes", "job", "b"), points: []point{{t: base, h: tsdbutil.GenerateTestHistogram(1)}, {t: base + 15_000, h: tsdbutil.GenerateTestHistogram(2)}}},
 	))))
 	mux := http.NewServeMux()

@@ -10,7 +10,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +41,8 @@ type Options struct {
 	// StoragePath is the directory of everything that is kept.
 	StoragePath string
 	Listener    net.Listener
+	// Scheme is http, or https where Serve speaks TLS.
+	Scheme string
 	// Serve serves the listener until the server is shut down.
 	Serve  func(net.Listener, *http.Server) error
 	Logger *slog.Logger
@@ -161,7 +165,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		tasksCtx, stopTasks := context.WithCancel(ctx)
 		g.runTasks(tasksCtx, &tasks)
 		g.ready.set("")
-		g.o.Logger.Info("Ready", "write", g.writeURL(), "page", g.pageURL())
+		g.o.Logger.Info("Ready", "remote_write", g.writeURL(), "page", g.pageURL())
 		select {
 		case <-ctx.Done():
 		case err = <-failed:
@@ -200,7 +204,7 @@ func (g *Gateway) runTasks(ctx context.Context, wg *sync.WaitGroup) {
 	w := ownmetrics.New(ownmetrics.Options{
 		Gatherer: gatherer{g},
 		Job:      "sluice",
-		Instance: g.o.Listener.Addr().String(),
+		Instance: g.address(),
 		Interval: time.Duration(g.config.OwnMetrics.Interval),
 		Write:    g.writeOwn,
 		Logger:   g.o.Logger.With("component", "own_metrics"),
@@ -237,7 +241,21 @@ func (g *Gateway) configText() string {
 	return g.config.String()
 }
 
-func (g *Gateway) pageURL() string  { return "http://" + g.o.Listener.Addr().String() + "/" }
+// address is where the gateway is reached: with the machine's name where it listens on all
+// of its addresses.
+func (g *Gateway) address() string {
+	addr, ok := g.o.Listener.Addr().(*net.TCPAddr)
+	if !ok || !addr.IP.IsUnspecified() {
+		return g.o.Listener.Addr().String()
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(addr.Port))
+}
+
+func (g *Gateway) pageURL() string  { return g.o.Scheme + "://" + g.address() + "/" }
 func (g *Gateway) writeURL() string { return g.pageURL() + "api/v1/write" }
 
 // readiness is why the gateway is not ready; empty when it is.

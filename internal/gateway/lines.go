@@ -62,7 +62,6 @@ func (g *Gateway) connect(l *line) error {
 	l.lane = exporter.New(exporter.Options{
 		Name:        l.config.Name,
 		Config:      l.config.Lane(),
-		Backlog:     l.config.MaxBacklog,
 		Backend:     l.backend,
 		Cursor:      cursor,
 		Picker:      router.NewPicker(g.router, l.config.Name, g.metadata),
@@ -110,7 +109,11 @@ func (g *Gateway) reconnect(l *line) error {
 		if err := l.cursor.Close(); err != nil {
 			return err
 		}
-		return g.connect(l)
+		if err := g.connect(l); err != nil {
+			return err
+		}
+		l.lane.SetBacklog(backlog(l.config.MaxBacklog, len(*g.lines.Load()), &g.config.Journal))
+		return nil
 	})
 }
 
@@ -176,6 +179,9 @@ func (g *Gateway) switchTo(lines, fresh []*line) error {
 				return err
 			}
 		}
+		for _, l := range lines {
+			l.lane.SetBacklog(backlog(l.config.MaxBacklog, len(lines), &g.config.Journal))
+		}
 		g.lines.Store(&lines)
 		return nil
 	})
@@ -186,6 +192,16 @@ func (g *Gateway) switchTo(lines, fresh []*line) error {
 		g.run(l)
 	}
 	return nil
+}
+
+// backlog is the bound in force for a backend that is one of n. Where a full journal
+// refuses all senders, a backend among several is bounded also when it is not
+// configured to be: else one that is down would stop the others.
+func backlog(configured exporter.Backlog, n int, j *disk.Config) exporter.Backlog {
+	if n > 1 && configured == (exporter.Backlog{}) && j.OnFull == disk.OnFullRefuse {
+		configured.Bytes = j.MaxDisk / 4 * 3
+	}
+	return configured
 }
 
 // Reload reads the configuration again and brings the backends in line with it. Either

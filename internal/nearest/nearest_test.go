@@ -31,8 +31,14 @@ func TestDistance(t *testing.T) {
 		a, b string
 		want int
 	}{
-		{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"abc", "abc", 0}, {"abc", "acb", 1},
-		{"abc", "abd", 1}, {"kitten", "sitting", 3}, {"é", "e", 1},
+		{"", "", 0},
+		{"a", "", 1},
+		{"", "ab", 2},
+		{"abc", "abc", 0},
+		{"abc", "acb", 1},
+		{"abc", "abd", 1},
+		{"kitten", "sitting", 3},
+		{"é", "e", 1},
 	} {
 		require.Equal(t, c.want, distance(c.a, c.b), "%s %s", c.a, c.b)
 		require.Equal(t, c.want, distance(c.b, c.a), "%s %s", c.b, c.a)

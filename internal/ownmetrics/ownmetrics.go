@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
@@ -147,7 +148,7 @@ func (r *request) histogram(name string, ls []*dto.LabelPair, h *dto.Histogram, 
 }
 
 func (r *request) add(name string, pairs []*dto.LabelPair, v float64, md writev2.Metadata, more ...labels.Label) {
-	ls := append(more, labels.Label{Name: labels.MetricName, Value: name}, labels.Label{Name: "job", Value: r.w.o.Job}, labels.Label{Name: "instance", Value: r.w.o.Instance})
+	ls := append(more, labels.Label{Name: model.MetricNameLabel, Value: name}, labels.Label{Name: "job", Value: r.w.o.Job}, labels.Label{Name: "instance", Value: r.w.o.Instance})
 	for _, p := range pairs {
 		if p.GetValue() != "" {
 			ls = append(ls, labels.Label{Name: p.GetName(), Value: p.GetValue()})

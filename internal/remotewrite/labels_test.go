@@ -85,7 +85,7 @@ func TestCanonicalLabelsAgreeWithPrometheus(t *testing.T) {
 		got, _, reason := CanonicalLabels(in)
 		verdicts[reason]++
 		_, duplicate := want.HasDuplicateLabelNames()
-		valid := want.Has(labels.MetricName) && want.IsValid(model.UTF8Validation) && !duplicate
+		valid := want.Has(model.MetricNameLabel) && want.IsValid(model.UTF8Validation) && !duplicate
 		require.Equal(t, valid, reason == "", "%v: %s", want, reason)
 		if !valid {
 			continue
@@ -96,7 +96,7 @@ func TestCanonicalLabelsAgreeWithPrometheus(t *testing.T) {
 			i++
 		})
 		require.Len(t, got, i)
-		legacy := model.LegacyValidation.IsValidMetricName(want.Get(labels.MetricName))
+		legacy := model.LegacyValidation.IsValidMetricName(want.Get(model.MetricNameLabel))
 		want.Range(func(l labels.Label) { legacy = legacy && model.LegacyValidation.IsValidLabelName(l.Name) })
 		require.Equal(t, legacy, LegacyNames(got), "%v", want)
 	}
