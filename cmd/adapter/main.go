@@ -66,6 +66,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	serve := app.Command("run", "Run the gateway. The default.").Default()
 
 	check := app.Command("check", "Check the configuration file: all problems at once, with their places.")
+	compare, runFidelity := fidelityCommand(app)
 
 	cmd, err := app.Parse(args)
 	if help(args) {
@@ -78,6 +79,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	switch cmd {
 	case check.FullCommand():
 		return checkConfig(f, stdout, stderr)
+	case compare.FullCommand():
+		return runFidelity(stdout, stderr)
 	case serve.FullCommand():
 		if err := serveGateway(f); err != nil {
 			fmt.Fprintf(stderr, "sluice: %v\n", err)

@@ -27,16 +27,17 @@ const vocabulary = " internal/series internal/remotewrite internal/bytesize inte
 // rules go from the top down. The first that matches a package holds for it. Some are for
 // packages that are planned, see docs/design.md.
 var rules = []rule{
-	{"cmd/*", "internal/gateway config internal/nearest"},
+	{"cmd/*", "internal/gateway config internal/nearest internal/fidelity sampler"},
 	// The gateway puts everything together, but the kinds of backends: config opens
 	// them, the gateway knows them by their interfaces.
-	{"internal/gateway", vocabulary + "config exporter journal journal/* journal/*/vfs lock probe receiver router sampler web internal/ownmetrics"},
+	{"internal/gateway", vocabulary + "config exporter journal journal/* journal/*/vfs lock probe receiver receiver/* router sampler web internal/ownmetrics"},
 	// config composes the Config types of the packages and lists the kinds.
 	{"config", vocabulary + "exporter exporter/* journal/* lock lock/* probe probe/* receiver router sampler internal/strictyaml"},
 	{"config/gendocs", "config internal/strictyaml internal/bytesize"},
 
 	// The stages: none knows config, another stage, or a kind of backend.
 	{"receiver router sampler", vocabulary},
+	{"receiver/*", vocabulary + "receiver"},
 	{"exporter", vocabulary + "journal"},
 	{"exporter/exportertest", vocabulary + "exporter journal internal/testutil"},
 	{"exporter/*", vocabulary + "exporter"},
@@ -52,9 +53,11 @@ var rules = []rule{
 	{"internal/strictyaml", "internal/bytesize internal/fielderror internal/nearest"},
 	{"internal/series internal/bytesize internal/fielderror internal/nearest internal/ownmetrics journal/*/vfs", ""},
 
-	// What holds or serves tests alone.
+	// The comparison of full with thinned data, apart from the pipeline.
 	{"internal/fidelity", vocabulary + "sampler internal/capture"},
 	{"internal/capture", vocabulary},
+
+	// What holds or serves tests alone.
 	{"internal/testutil internal/archtest e2e deploy docs dashboards alerts", ""},
 }
 
@@ -65,8 +68,9 @@ var exceptions = map[string]string{
 }
 
 // core is what must do without the libraries of backends, also through others: a build
-// without a kind of backend is to be without its library.
-const core = "receiver router sampler exporter journal journal/* internal/series internal/remotewrite web"
+// without a kind of backend is to be without its library. The sampler is not in it: what
+// it reads out of rules and dashboards is PromQL.
+const core = "receiver router exporter journal journal/* internal/series internal/remotewrite web"
 
 // libraries are of backends. A path stands for all below it: also of promql, whose parser
 // brings storage with it. Selectors are parsed by config; a stage gets matchers.
@@ -79,11 +83,11 @@ var libraries = []string{
 }
 
 // forTests are packages that tests are written with.
-const forTests = "internal/testutil internal/fidelity */*test"
+const forTests = "internal/testutil */*test"
 
 // ofTests is what only tests, and these packages, may import.
 var ofTests = []string{
-	module + "/internal/testutil", module + "/internal/fidelity", module + "/exporter/exportertest",
+	module + "/internal/testutil", module + "/exporter/exportertest",
 	"github.com/stretchr/testify", "go.uber.org/goleak", "pgregory.net/rapid", "github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "testing",
 }
 

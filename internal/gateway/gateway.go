@@ -231,7 +231,7 @@ func (g *Gateway) appended(b *series.Batch) {
 		if b.Routed != nil {
 			c = b.Routed[i]
 		}
-		l.lane.Routed(c)
+		l.lane().Routed(c)
 	}
 }
 

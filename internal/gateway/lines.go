@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,18 +23,26 @@ import (
 // stopped.
 const stopGrace = 5 * time.Second
 
-// line is one backend in operation: the backend, its cursor, and the lane between.
+// line is one backend in operation: the backend, and the connection of the journal to it.
 type line struct {
 	config   *config.Backend
 	registry *prometheus.Registry // of the backend
 	backend  exporter.Backend
+	logger   *slog.Logger
+	// connected is set before the line is listed, and replaced when its lane failed.
+	connected atomic.Pointer[connection]
+	cancel    context.CancelFunc
+	done      chan struct{}
+}
+
+// connection is a cursor and the lane that reads from it.
+type connection struct {
 	cursor   journal.Cursor
 	lane     *exporter.Lane
-	laneReg  *prometheus.Registry // of the lane
-	cancel   context.CancelFunc
-	done     chan struct{}
-	logger   *slog.Logger
+	registry *prometheus.Registry // of the lane
 }
+
+func (l *line) lane() *exporter.Lane { return l.connected.Load().lane }
 
 // open opens the backend that the configuration describes.
 func (g *Gateway) open(c *config.Backend) (*line, error) {
@@ -57,22 +66,22 @@ func (g *Gateway) connect(l *line) error {
 	if err != nil {
 		return fmt.Errorf("backend %s: %w", l.config.Name, err)
 	}
-	l.cursor = cursor
-	l.laneReg = prometheus.NewRegistry()
-	l.lane = exporter.New(exporter.Options{
+	reg := prometheus.NewRegistry()
+	lane := exporter.New(exporter.Options{
 		Name:        l.config.Name,
 		Config:      l.config.Lane(),
 		Backend:     l.backend,
 		Cursor:      cursor,
 		Picker:      router.NewPicker(g.router, l.config.Name, g.metadata),
 		DeadLetters: g.deadLetters,
-		Metrics:     exporter.NewMetrics(l.laneReg),
+		Metrics:     exporter.NewMetrics(reg),
 		Logger:      l.logger,
 		Now:         g.o.Now,
 		Durable:     g.config.Journal.Durability == disk.DurabilityFsync,
 		StopGrace:   stopGrace,
 	})
-	l.laneReg.MustRegister(l.lane)
+	reg.MustRegister(lane)
+	l.connected.Store(&connection{cursor: cursor, lane: lane, registry: reg})
 	return nil
 }
 
@@ -83,7 +92,7 @@ func (g *Gateway) run(l *line) {
 	go func() {
 		defer close(l.done)
 		for {
-			err := l.lane.Run(ctx)
+			err := l.lane().Run(ctx)
 			if ctx.Err() != nil {
 				if err != nil {
 					l.logger.Error("The lane ended with an error; what it could not commit is sent again after a restart", "err", err)
@@ -106,13 +115,13 @@ func (g *Gateway) run(l *line) {
 
 func (g *Gateway) reconnect(l *line) error {
 	return g.ingester.Exclusive(func() error {
-		if err := l.cursor.Close(); err != nil {
+		if err := l.connected.Load().cursor.Close(); err != nil {
 			return err
 		}
 		if err := g.connect(l); err != nil {
 			return err
 		}
-		l.lane.SetBacklog(backlog(l.config.MaxBacklog, len(*g.lines.Load()), &g.config.Journal))
+		l.lane().SetBacklog(backlog(l.config.MaxBacklog, len(*g.lines.Load()), &g.config.Journal))
 		return nil
 	})
 }
@@ -121,7 +130,7 @@ func (g *Gateway) reconnect(l *line) error {
 func (l *line) halt() error {
 	l.cancel()
 	<-l.done
-	return l.cursor.Close()
+	return l.connected.Load().cursor.Close()
 }
 
 // start opens all backends and starts their lanes.
@@ -180,7 +189,7 @@ func (g *Gateway) switchTo(lines, fresh []*line) error {
 			}
 		}
 		for _, l := range lines {
-			l.lane.SetBacklog(backlog(l.config.MaxBacklog, len(lines), &g.config.Journal))
+			l.lane().SetBacklog(backlog(l.config.MaxBacklog, len(lines), &g.config.Journal))
 		}
 		g.lines.Store(&lines)
 		return nil
@@ -321,8 +330,8 @@ func (g *Gateway) plan(next *config.Config) (*plan, error) {
 // fallBack connects the lines of before a failed reload again.
 func (g *Gateway) fallBack(p *plan) error {
 	for _, l := range p.fresh {
-		if l.cursor != nil {
-			_ = l.cursor.Close() // it was not read; there is nothing to lose
+		if c := l.connected.Load(); c != nil {
+			_ = c.cursor.Close() // it was not read; there is nothing to lose
 		}
 	}
 	err := g.switchTo(*g.lines.Load(), p.halted)
@@ -335,7 +344,7 @@ func (g *Gateway) drain() {
 	lines := *g.lines.Load()
 	deadline := g.o.Now().Add(time.Duration(g.config.ShutdownTimeout))
 	for g.o.Now().Before(deadline) {
-		if !slices.ContainsFunc(lines, func(l *line) bool { return l.lane.Draining() }) {
+		if !slices.ContainsFunc(lines, func(l *line) bool { return l.lane().Draining() }) {
 			break
 		}
 		time.Sleep(50 * time.Millisecond) // counts of several lanes: there is no one event
@@ -351,12 +360,12 @@ func (g *Gateway) closeLines() error {
 	}
 	for _, l := range lines {
 		<-l.done
-		if b := l.lane.Balance(); b.Batches > 0 {
+		if b := l.lane().Balance(); b.Batches > 0 {
 			l.logger.Warn("Stays in the journal for the next start", "batches", b.Batches, "samples", b.InJournal.Samples, "histograms", b.InJournal.Histograms, "bytes", b.Bytes, "oldest", b.Oldest.UTC().Format(time.RFC3339))
 		} else {
 			l.logger.Info("Everything is delivered")
 		}
-		errs = append(errs, l.cursor.Close())
+		errs = append(errs, l.connected.Load().cursor.Close())
 	}
 	return errors.Join(append(errs, closeBackends(lines))...)
 }

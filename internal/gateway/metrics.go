@@ -65,7 +65,7 @@ type gatherer struct{ g *Gateway }
 func (a gatherer) Gather() ([]*dto.MetricFamily, error) {
 	all := prometheus.Gatherers{a.g.registry}
 	for _, l := range *a.g.lines.Load() {
-		all = append(all, l.registry, l.laneReg)
+		all = append(all, l.registry, l.connected.Load().registry)
 	}
 	return all.Gather()
 }

@@ -41,11 +41,12 @@ func (g *Gateway) routes() *http.ServeMux {
 func (g *Gateway) backendStates() []web.Backend {
 	var list []web.Backend
 	for _, l := range *g.lines.Load() {
-		b := l.lane.Balance()
+		lane := l.lane()
+		b := lane.Balance()
 		s := web.Backend{
 			Name:      l.config.Name,
 			Kind:      l.config.Kind(),
-			State:     l.lane.State(),
+			State:     lane.State(),
 			Delivered: b.Totals.Delivered,
 			InJournal: b.InJournal,
 			Batches:   b.Batches,
