@@ -48,13 +48,20 @@ func (c *loop) Next(ctx context.Context, wait bool) (journal.Record, bool, error
 }
 
 func (c *loop) Recount(context.Context, func(*series.Batch) (series.Counts, error)) error { return nil }
-func (c *loop) Damaged() series.Counts                                                    { return series.Counts{} }
-func (c *loop) Read() journal.Position                                                    { return journal.Position{} }
-func (c *loop) Commit(st journal.State) error                                             { c.state = st; return nil }
-func (c *loop) Committed() journal.State                                                  { return c.state }
-func (c *loop) Lag() journal.Lag                                                          { return journal.Lag{} }
-func (c *loop) Floor() journal.Position                                                   { return journal.Position{} }
-func (c *loop) PositionAt(int64, time.Time) journal.Position                              { return journal.Position{} }
+
+func (c *loop) Damaged() series.Counts { return series.Counts{} }
+
+func (c *loop) Read() journal.Position { return journal.Position{} }
+
+func (c *loop) Commit(st journal.State) error { c.state = st; return nil }
+
+func (c *loop) Committed() journal.State { return c.state }
+
+func (c *loop) Lag() journal.Lag { return journal.Lag{} }
+
+func (c *loop) Floor() journal.Position { return journal.Position{} }
+
+func (c *loop) PositionAt(int64, time.Time) journal.Position { return journal.Position{} }
 
 // discard is a backend that takes everything at no cost.
 type discard struct{ done chan int }

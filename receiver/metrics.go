@@ -18,7 +18,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_receiver_requests_total",
-			Help: "Remote-write requests by protocol (rw1, rw2; unknown before negotiation) and status of the answer; gone: the sender left before it was answered.",
+			Help: "Requests by protocol (rw1, rw2, otlp; unknown before negotiation) and status of the answer; gone: the sender left before it was answered.",
 		}, []string{"protocol", "code"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:                            "sluice_receiver_request_duration_seconds",
@@ -38,7 +38,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"protocol"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_receiver_refused_samples_total",
-			Help: "Samples, histograms and exemplars that were refused as invalid (400), by reason. They never were in the journal.",
+			Help: "Samples, histograms and exemplars, and OTLP data points and their exemplars, that were refused as invalid (400, or partial success), by reason. They never were in the journal.",
 		}, []string{"reason"}),
 		newSeries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_series_created_total",

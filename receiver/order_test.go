@@ -36,8 +36,12 @@ func TestFutureLimit(t *testing.T) {
 		off    bool
 		status int
 	}{
-		{0, false, 204}, {limit, false, 204}, {limit + 1, false, 400}, {math.MaxInt64 - startMs, false, 400},
-		{limit + 1, true, 204}, {math.MaxInt64 - startMs, true, 204},
+		{0, false, 204},
+		{limit, false, 204},
+		{limit + 1, false, 400},
+		{math.MaxInt64 - startMs, false, 400},
+		{limit + 1, true, 204},
+		{math.MaxInt64 - startMs, true, 204},
 	} {
 		g := newGate(t, func(s *setup) {
 			if tc.off {

@@ -1,4 +1,4 @@
-// Package receiver serves remote write: it admits, negotiates, reads and checks requests,
+// Package receiver serves remote write and OTLP metrics: it admits, negotiates, reads and checks requests,
 // hands them to the journal and answers each outcome in the way that makes a sender do
 // the right thing. It never answers 2xx before the journal has the request.
 package receiver
@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,13 @@ var Paths = []string{
 	"/api/prom/push",
 	"/api/v1/receive",
 	"/insert/{account}/prometheus/api/v1/write",
+}
+
+// OTLPPaths are the URL paths that OTLP metrics are accepted on: the one that exporters of
+// OTLP/HTTP use by default, and Prometheus' own.
+var OTLPPaths = []string{
+	"/v1/metrics",
+	"/api/v1/otlp/v1/metrics",
 }
 
 // SpecVersion is the version of the remote-write 2.0 specification that is spoken.
@@ -53,6 +61,10 @@ type Handler struct {
 	bytes  *semaphore.Weighted
 	turns  *semaphore.Weighted
 	closed chan struct{}
+
+	// translations has a place for each translation of OTLP metrics that may go on at
+	// the same time.
+	translations *semaphore.Weighted
 }
 
 // NewHandler returns a Handler; it starts nothing.
@@ -62,6 +74,8 @@ func NewHandler(o Options) *Handler {
 		bytes:  semaphore.NewWeighted(int64(o.Config.MaxInFlightBytes)),
 		turns:  semaphore.NewWeighted(int64(o.Config.MaxInFlight)),
 		closed: make(chan struct{}),
+
+		translations: semaphore.NewWeighted(int64(min(o.Config.MaxInFlight, runtime.GOMAXPROCS(0)+1))),
 	}
 }
 
@@ -70,10 +84,7 @@ func (h *Handler) Close() { close(h.closed) }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := answer{h: h, w: w, r: r, start: h.o.Now()}
-	// Also a refusal waits for the rest of the body, or its sender would not read it.
-	// Where the server cannot set a deadline (HTTP/2 in tests), its own holds.
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(time.Duration(h.o.Config.ReadTimeout)))
+	rc := h.startReading(w)
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		a.fail(http.StatusMethodNotAllowed, "remote write is a POST")
@@ -89,35 +100,56 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.fail(http.StatusUnsupportedMediaType, "Content-Encoding must be snappy (block format)")
 		return
 	}
-	select {
-	case <-h.closed:
-		a.fail(http.StatusServiceUnavailable, "shutting down")
-		return
-	default:
-	}
-	q := patience{ctx: r.Context(), left: time.Duration(h.o.Config.AdmissionTimeout)}
-	buf, held, err := h.read(&q, r)
-	defer func() { h.bytes.Release(held) }()
+	buf, leave, err := h.admit(rc, r)
 	if err != nil {
-		if buf != nil {
-			buf.Free()
-		}
 		a.refuse(err)
 		return
 	}
-	_ = rc.SetReadDeadline(time.Time{}) // or it would end a slow append
-	if err := q.acquire(h.turns, 1); err != nil {
-		buf.Free()
-		a.fail(http.StatusServiceUnavailable, "too many requests in flight")
-		return
-	}
-	defer h.turns.Release(1)
-	h.o.Metrics.inFlight.Inc()
-	defer h.o.Metrics.inFlight.Dec()
+	defer leave()
 	h.o.Metrics.receivedBytes.WithLabelValues(v.String()).Add(float64(len(buf.B)))
 
 	result, err := h.o.Ingester.Ingest(r.Context(), v, buf)
 	a.finish(result, err)
+}
+
+// startReading bounds the time that the body may take. Also a refusal waits for the rest
+// of the body, or its sender would not read it.
+func (h *Handler) startReading(w http.ResponseWriter) *http.ResponseController {
+	rc := http.NewResponseController(w)
+	// Where the server cannot set a deadline (HTTP/2 in tests), its own holds.
+	_ = rc.SetReadDeadline(time.Now().Add(time.Duration(h.o.Config.ReadTimeout)))
+	return rc
+}
+
+// admit reads the body of a request and waits for its turn. The caller owns the body, and
+// calls leave after the answer. After an error there is nothing to free or to leave.
+func (h *Handler) admit(rc *http.ResponseController, r *http.Request) (body *series.Buffer, leave func(), err error) {
+	select {
+	case <-h.closed:
+		return nil, nil, refuse(http.StatusServiceUnavailable, "shutting down")
+	default:
+	}
+	q := patience{ctx: r.Context(), left: time.Duration(h.o.Config.AdmissionTimeout)}
+	buf, held, err := h.read(&q, r)
+	if err == nil {
+		_ = rc.SetReadDeadline(time.Time{}) // or it would end a slow append
+		if q.acquire(h.turns, 1) != nil {
+			err = refuse(http.StatusServiceUnavailable, "too many requests in flight")
+		}
+	}
+	if err != nil {
+		if buf != nil {
+			buf.Free()
+		}
+		h.bytes.Release(held)
+		return nil, nil, err
+	}
+	h.o.Metrics.inFlight.Inc()
+	return buf, func() {
+		h.o.Metrics.inFlight.Dec()
+		h.turns.Release(1)
+		h.bytes.Release(held)
+	}, nil
 }
 
 // patience is how long a request may still wait for others to make room. The time that
@@ -244,26 +276,34 @@ func (a *answer) finish(result Result, err error) {
 
 // refuse answers an error of Ingest or of reading.
 func (a *answer) refuse(err error) {
+	v := a.h.verdict(a.r, err)
+	a.gone = v.gone
+	a.fail(v.status, v.text)
+}
+
+// verdict is how an error of reading, translating or ingesting is answered.
+type verdict struct {
+	status int
+	text   string
+	gone   bool // the sender left before it was answered
+}
+
+func (h *Handler) verdict(r *http.Request, err error) verdict {
 	var re *Refusal
 	if errors.As(err, &re) {
-		a.fail(re.Status, re.Error())
-		return
+		return verdict{status: re.Status, text: re.Error()}
 	}
-	if a.r.Context().Err() != nil {
+	if r.Context().Err() != nil {
 		// A sender that only ended its half of the connection still reads: without an
 		// answer the server would send it a 200.
-		a.gone = true
-		a.fail(http.StatusServiceUnavailable, "the sender ended the connection")
-		return
+		return verdict{status: http.StatusServiceUnavailable, text: "the sender ended the connection", gone: true}
 	}
-	a.h.o.Logger.Error("Remote-write request failed", "err", err)
-	a.fail(http.StatusInternalServerError, err.Error())
+	h.o.Logger.Error("Request failed", "path", r.URL.Path, "err", err)
+	return verdict{status: http.StatusInternalServerError, text: err.Error()}
 }
 
 func (a *answer) fail(status int, text string) {
-	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
-		a.w.Header().Set("Retry-After", strconv.Itoa(retryAfter(a.r.Header.Get("Retry-Attempt"))))
-	}
+	askToRetry(a.w, a.r, status)
 	a.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	a.w.Header().Set("X-Content-Type-Options", "nosniff")
 	a.head(status)
@@ -280,15 +320,27 @@ func (a *answer) head(status int) {
 		h.Set("X-Prometheus-Remote-Write-Exemplars-Written", strconv.FormatUint(a.written.Exemplars, 10))
 	}
 	a.w.WriteHeader(status)
-	code := strconv.Itoa(status)
-	if a.gone {
-		code = "gone"
-	}
-	a.h.o.Metrics.requests.WithLabelValues(a.proto(), code).Inc()
-	a.h.o.Metrics.duration.Observe(a.h.o.Now().Sub(a.start).Seconds())
+	a.h.count(a.proto(), status, a.gone, a.start)
 }
 
 func (a *answer) proto() string { return a.version.String() }
+
+// count books an answer.
+func (h *Handler) count(protocol string, status int, gone bool, start time.Time) {
+	code := strconv.Itoa(status)
+	if gone {
+		code = "gone"
+	}
+	h.o.Metrics.requests.WithLabelValues(protocol, code).Inc()
+	h.o.Metrics.duration.Observe(h.o.Now().Sub(start).Seconds())
+}
+
+// askToRetry sets Retry-After where the status asks for another attempt.
+func askToRetry(w http.ResponseWriter, r *http.Request, status int) {
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(r.Header.Get("Retry-Attempt"))))
+	}
+}
 
 // retryAfter is how many seconds a sender is asked to wait: twice as long with each
 // attempt it tells of, from 1 s to 64 s, half to one and a half times that, so that

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-metrics/sluice/receiver"
+	"github.com/sluice-metrics/sluice/receiver/otlp"
 	"github.com/sluice-metrics/sluice/web"
 )
 
@@ -14,12 +15,18 @@ type querier interface {
 	Handler(prefix string) http.Handler
 }
 
-// routes is what is served beside the admin pages: remote write, and the query APIs of
+// routes is what is served beside the admin pages: remote write, OTLP, and the query APIs of
 // the backends that have one. The first of them answers at the root too.
 func (g *Gateway) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	for _, path := range receiver.Paths {
 		mux.Handle(path, g.receiver)
+	}
+	if c := g.o.Config.Receiver.OTLP; c.Enabled {
+		exports := g.receiver.OTLP(otlp.New(c))
+		for _, path := range receiver.OTLPPaths {
+			mux.Handle(path, exports)
+		}
 	}
 	root := false
 	for _, l := range *g.lines.Load() {
