@@ -169,3 +169,26 @@ func TestRefuserAndDropped(t *testing.T) {
 		require.EqualValues(t, 4, r.metric(t, "sluice_rejected_total", "reason", "first"))
 	})
 }
+
+// A store that says of each sample whether it took it refuses as old, after a restart, what
+// it may well have had before it.
+func TestRefuserAfterARestart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		fs := vfs.NewMem()
+		s := open(t, fs, nil, "a")
+		backend := exportertest.NewBackend(nil)
+		r := s.lane("a", backend, nil)
+		s.feed("m", 5, 1)
+		r.rest(t, time.Minute)
+		killed := fs.KillClone() // sent, not committed
+		s.close()
+
+		s = open(t, killed, nil, "a")
+		defer s.close()
+		r = s.lane("a", backend, func(o *exporter.Options) { o.Backend = choosy{backend} })
+		b := r.rest(t, time.Minute)
+		require.Equal(t, map[string]series.Counts{exporter.ReasonRedeliveredRefused: samples(3)}, b.Totals.Rejected)
+		require.Equal(t, samples(2), b.Totals.Delivered)
+		require.Equal(t, samples(2), b.Totals.Redelivered)
+	})
+}

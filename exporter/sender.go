@@ -213,6 +213,9 @@ func (l *Lane) tally(o *load, d Delivery, receipt Receipt, out []outcome) {
 		if refuser != nil {
 			for _, drop := range refuser.Refused(k) {
 				got.Sub(drop.Counts)
+				if o.maybe {
+					drop.Reason = ReasonRedeliveredRefused // it may well be there
+				}
 				r.reject(drop.Reason, drop.Counts)
 			}
 		}
