@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -126,7 +127,7 @@ func (m *Metrics) addTemplate(query, source string) error {
 		for i := range parts {
 			parts[i] = regexp.QuoteMeta(parts[i])
 		}
-		matcher, err := labels.NewMatcher(labels.MatchRegexp, labels.MetricName, strings.Join(parts, ".*"))
+		matcher, err := labels.NewMatcher(labels.MatchRegexp, model.MetricNameLabel, strings.Join(parts, ".*"))
 		if err != nil {
 			return fmt.Errorf("metric %q: %w", name, err)
 		}

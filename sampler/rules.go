@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v4"
@@ -116,7 +117,7 @@ func (m *Metrics) addSelector(selector *parser.VectorSelector, r reading) {
 	}
 	for _, matcher := range selector.LabelMatchers {
 		switch {
-		case matcher.Name != labels.MetricName:
+		case matcher.Name != model.MetricNameLabel:
 		case matcher.Type == labels.MatchEqual:
 			m.put(matcher.Value, r)
 			return

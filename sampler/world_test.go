@@ -38,7 +38,6 @@ type actor struct {
 type world struct {
 	rng    *rand.Rand
 	config Config
-	ids    int
 	scrape [3]int64 // cadence of each target, ms
 	actors []*actor
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -48,7 +49,7 @@ func fire(a Alert, expr answer, g grid) firing {
 // alertLabels are those of an alert: of the result but its name, and of the rule.
 func alertLabels(a Alert, result labels.Labels) labels.Labels {
 	b := labels.NewBuilder(result)
-	b.Del(labels.MetricName)
+	b.Del(model.MetricNameLabel)
 	a.Labels.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
 	b.Set(labels.AlertName, a.Name)
 	return b.Labels()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/s2"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	prom "github.com/prometheus/prometheus/model/value"
@@ -170,7 +171,7 @@ func (r *replay) learn(m *remotewrite.Message) error {
 
 // kind is the type of the family that the series belongs to, by what was learned.
 func (r *replay) kind(ls labels.Labels) remotewrite.MetricType {
-	name := ls.Get(labels.MetricName)
+	name := ls.Get(model.MetricNameLabel)
 	if kind, ok := r.families[name]; ok {
 		return kind
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/s2"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	prom "github.com/prometheus/prometheus/model/value"
@@ -61,7 +62,7 @@ func appendRequest(t testing.TB, file []byte, at time.Duration, w *prompb.WriteR
 
 func spell(t testing.TB, text string) []prompb.Label {
 	t.Helper()
-	return prompb.FromLabels(labels.FromStrings(labels.MetricName, text), nil)
+	return prompb.FromLabels(labels.FromStrings(model.MetricNameLabel, text), nil)
 }
 
 // recordHistograms makes a capture of the native histogram h, whose count rises.
@@ -93,7 +94,7 @@ func (f *thinning) Know(id uint32, s fidelity.Series) error {
 	if f.names == nil {
 		f.names = map[uint32]string{}
 	}
-	f.names[id] = s.Labels.Get(labels.MetricName)
+	f.names[id] = s.Labels.Get(model.MetricNameLabel)
 	return nil
 }
 

@@ -65,8 +65,9 @@ func newScreen(s prometheusremotewrite.Settings, horizon int64) *screen {
 		horizon: horizon,
 		metric:  otlptranslator.MetricNamer{WithMetricSuffixes: s.AddMetricSuffixes, UTF8Allowed: s.AllowUTF8},
 		label: otlptranslator.LabelNamer{
-			UTF8Allowed:                 s.AllowUTF8,
-			UnderscoreLabelSanitization: s.LabelNameUnderscoreSanitization, //nolint:staticcheck // it is what the converter does
+			UTF8Allowed: s.AllowUTF8,
+			//lint:ignore SA1019 the converter goes by it, and names must be judged as it makes them
+			UnderscoreLabelSanitization: s.LabelNameUnderscoreSanitization,
 			PreserveMultipleUnderscores: s.LabelNamePreserveMultipleUnderscores,
 		},
 		rejected:  map[remotewrite.Reason]uint64{},
