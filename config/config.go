@@ -39,8 +39,8 @@ type Config struct {
 	// kept. When the backend comes back in time, it goes on where it was; afterwards
 	// what it had not been sent is given up.
 	OrphanRetention model.Duration `yaml:"orphan_retention"`
-	// How long the gateway tries to deliver what is left when it is told to stop. What
-	// is left then stays in the journal for the next start.
+	// How long the gateway goes on delivering when it is told to stop, to backends that
+	// take data at that moment. What is left then stays in the journal for the next start.
 	ShutdownTimeout model.Duration `yaml:"shutdown_timeout"`
 	// Where the samples go. At least one backend is required. Each takes at its own
 	// pace; a slow one does not hold up the others.

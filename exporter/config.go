@@ -21,7 +21,7 @@ type LaneConfig struct {
 	MaxBytesPerSend bytesize.Size `yaml:"max_bytes_per_send"`
 	// Fewest requests in flight at a time that the lane keeps room for.
 	MinShards int `yaml:"min_shards"`
-	// Most requests in flight at a time. Between the two the lane grows with its
+	// Most requests in flight at a time, at most 64. Between the two the lane grows with its
 	// backlog and shrinks when it idles or the backend throttles.
 	MaxShards int `yaml:"max_shards"`
 	// First pause before a request is sent again; it doubles with each attempt, with

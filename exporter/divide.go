@@ -356,12 +356,17 @@ func (d *division) drop(p piece, reason string) {
 	}
 	l.o.Metrics.deadLetters.WithLabelValues(l.o.Name, "written").Add(float64(dropped.Written))
 	l.o.Metrics.deadLetters.WithLabelValues(l.o.Name, "lost").Add(float64(dropped.Lost))
-	if err == nil {
-		return
-	}
 	var lost series.Counts
 	for _, c := range dropped.Counts {
 		lost.Add(c)
+	}
+	if c, times, ok := l.refused.add(l.o.Now(), lost); ok {
+		l.o.Logger.Warn("The backend refuses data for good; it is lost for this backend", "reason", reason, "status", p.refused.Status,
+			"answer", p.refused.text(), "requests", times, "samples", c.Samples, "histograms", c.Histograms, "exemplars", c.Exemplars,
+			"dead_letters", l.o.DeadLetters.Path(l.o.Name))
+	}
+	if err == nil {
+		return
 	}
 	if c, times, ok := l.lettersLost.add(l.o.Now(), lost); ok {
 		l.o.Logger.Error("Refused series could not be kept as dead letters", "file", l.o.DeadLetters.Path(l.o.Name), "times", times,

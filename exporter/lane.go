@@ -74,7 +74,7 @@ type Lane struct {
 	sent      journal.Position // end of the last record handed to a sender
 	maybe     journal.Position // records before it may have been sent before the start; fixed
 
-	abandoned, skipped, skipFailed, unwritten, lettersLost notice
+	abandoned, skipped, skipFailed, unwritten, refused, lettersLost notice
 }
 
 // giveUp is up to where the lane is to abandon what it has not delivered.

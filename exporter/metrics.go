@@ -15,7 +15,9 @@ const (
 	// alone.
 	ReasonRefused = "refused"
 	// ReasonRedeliveredRefused: as refused, but it may have been there before: the
-	// attempt followed a restart or one whose outcome is unknown.
+	// attempt followed a restart or one whose outcome is unknown, or the backend refused
+	// an older sample of a series, sent again in the search for what it refuses, and took
+	// the newest.
 	ReasonRedeliveredRefused = "redelivered_refused"
 	// ReasonDivisionLimit: in a request that was refused, and the number of requests
 	// that looking for the offending series may cost was used up.

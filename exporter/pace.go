@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -189,7 +190,30 @@ func (p *pace) failed(err *Error, prober bool) {
 		return
 	}
 	p.told, p.toldAt = state, now
-	p.log.Warn(text, "status", err.Status, "err", err)
+	args := []any{"answer", err.text()}
+	if err.Status != 0 {
+		args = append(args, "status", err.Status)
+	}
+	if hint := err.hint(); hint != "" {
+		args = append(args, "check", hint)
+	}
+	p.log.Warn(text, args...)
+}
+
+// hint is where to look first when a backend denies everything.
+func (e *Error) hint() string {
+	if e.Class != Denied {
+		return ""
+	}
+	switch e.Status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return "the credentials in the backend's section: basic_auth, authorization, oauth2, headers, tls_config"
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		return "the path of the backend's url, mostly /api/v1/write"
+	case http.StatusProxyAuthRequired:
+		return "the proxy in the backend's section: proxy_url, proxy_connect_header"
+	}
+	return ""
 }
 
 // ready waits until sending makes sense: not before a pause that the backend asked for

@@ -130,8 +130,8 @@ func (l *Lane) send(f *flight, o *load, out []outcome) error {
 		l.attempt(e.Class.String())
 		switch e.Class {
 		case Rejected:
-			if probing {
-				l.pace.ok() // it takes what we send, if not this
+			if e.Status != 0 {
+				l.pace.ok() // it is there and takes what we send, if not this
 			}
 			if e.TooLarge {
 				l.pace.tooLarge(int64(o.bytes))

@@ -36,6 +36,7 @@ type Options struct {
 type Backend struct {
 	Name, Kind, State string
 	Delivered         series.Counts
+	Rejected, GivenUp uint64 // samples and histograms
 	InJournal         series.Counts
 	Batches           int64
 	Age               time.Duration

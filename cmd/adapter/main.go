@@ -51,7 +51,7 @@ type flags struct {
 
 func run(args []string, stdout, stderr io.Writer) int {
 	f := flags{log: promslog.Config{Writer: stderr}}
-	app := kingpin.New("sluice", "A gate between Prometheus remote write and the storage behind it.")
+	app := kingpin.New("sluice", "A gate between Prometheus remote write or OTLP metrics and the storage behind them.")
 	app.UsageWriter(stdout).ErrorWriter(stderr)
 	app.HelpFlag.Short('h')
 	app.Version(version.Print("sluice"))

@@ -100,7 +100,7 @@ func Open(o Options) (*Backend, error) {
 	db, err := tsdb.Open(dir, quiet, reg, storeOptions(o.Config), nil)
 	if err != nil {
 		reg.unregisterAll()
-		return nil, fmt.Errorf("embedded store %s: open %s: %w; another process may be using it, or its disk may be full (tsdb.path moves it)", o.Name, dir, err)
+		return nil, fmt.Errorf("embedded store in %s (tsdb.path moves it): %w", dir, err)
 	}
 	b := &Backend{
 		name:      o.Name,

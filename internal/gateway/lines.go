@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-metrics/sluice/config"
 	"github.com/sluice-metrics/sluice/exporter"
+	"github.com/sluice-metrics/sluice/internal/series"
 	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/journal/disk"
 	"github.com/sluice-metrics/sluice/router"
@@ -351,6 +352,14 @@ func (g *Gateway) drain() {
 	}
 }
 
+// lost sums up the samples and histograms of all reasons.
+func lost(by map[string]series.Counts) (n uint64) {
+	for _, c := range by {
+		n += c.Samples + c.Histograms
+	}
+	return n
+}
+
 // closeLines stops all lanes, says what each leaves, and closes the backends.
 func (g *Gateway) closeLines() error {
 	lines := *g.lines.Load()
@@ -363,7 +372,7 @@ func (g *Gateway) closeLines() error {
 		if b := l.lane().Balance(); b.Batches > 0 {
 			l.logger.Warn("Stays in the journal for the next start", "batches", b.Batches, "samples", b.InJournal.Samples, "histograms", b.InJournal.Histograms, "bytes", b.Bytes, "oldest", b.Oldest.UTC().Format(time.RFC3339))
 		} else {
-			l.logger.Info("Everything is delivered")
+			l.logger.Info("Nothing is left in the journal for this backend", "delivered", b.Totals.Delivered.Samples+b.Totals.Delivered.Histograms, "rejected", lost(b.Totals.Rejected), "given_up", lost(b.Totals.GivenUp))
 		}
 		errs = append(errs, l.connected.Load().cursor.Close())
 	}

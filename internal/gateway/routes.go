@@ -55,6 +55,8 @@ func (g *Gateway) backendStates() []web.Backend {
 			Kind:      l.config.Kind(),
 			State:     lane.State(),
 			Delivered: b.Totals.Delivered,
+			Rejected:  lost(b.Totals.Rejected),
+			GivenUp:   lost(b.Totals.GivenUp),
 			InJournal: b.InJournal,
 			Batches:   b.Batches,
 		}

@@ -59,7 +59,7 @@ func (g *Gateway) noteOrphans() {
 		}
 		if _, ok := g.orphans[name]; !ok {
 			g.orphans[name] = g.o.Now()
-			g.o.Logger.Warn("A backend is no longer configured; its place in the journal is kept for a while", "backend", name, "for", time.Duration(g.config.OrphanRetention))
+			g.o.Logger.Warn("A backend is no longer configured; its place in the journal is kept for a while. Files of its own, such as an embedded store, stay until you delete them", "backend", name, "for", time.Duration(g.config.OrphanRetention))
 		}
 	}
 }
