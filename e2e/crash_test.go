@@ -52,6 +52,12 @@ func TestCrash(t *testing.T) {
 				URL: s.WriteURL(), Protocol: c.protocol, Content: testutil.Everything(),
 				Series: 400, Batch: 100, Senders: 4, Rate: 8000, Step: 20 * time.Millisecond, Pause: 20 * time.Millisecond,
 			})
+			testutil.Await(t, 20*time.Second, "the first acknowledgement", func() string {
+				if load.Acknowledged() == 0 {
+					return "nothing yet: there is no journal to damage"
+				}
+				return ""
+			})
 			for i := range kills {
 				time.Sleep(time.Duration(r.IntN(700)) * time.Millisecond) // the instant is what is random
 				if i%5 == 4 {
