@@ -168,26 +168,17 @@ func closeBackends(lines []*line) error {
 // position of the journal, and starts the lanes of fresh, which are part of lines and not
 // connected.
 func (g *Gateway) switchTo(lines, fresh []*line) error {
-	var routes []router.Backend
-	var backends []journal.Backend
-	for _, l := range lines {
-		c := l.config
-		routes = append(routes, router.Backend{Name: c.Name, Selectors: c.Selectors(), Digest: c.Digest()})
-		backends = append(backends, journal.Backend{Name: c.Name, Digest: c.Digest()})
-	}
 	err := g.ingester.Exclusive(func() error {
-		before := g.router.Table().Backends
-		if _, err := g.router.SetBackends(routes); err != nil {
-			return err
-		}
-		if _, err := g.journal.SetBackends(backends); err != nil {
-			_, rerr := g.router.SetBackends(before)
-			return errors.Join(err, rerr)
-		}
+		err := g.list(lines)
 		for _, l := range fresh {
-			if err := g.connect(l); err != nil {
-				return err
+			if err == nil {
+				err = g.connect(l)
 			}
+		}
+		if err != nil {
+			// Requests go on as soon as this returns: what counts them and the books must
+			// have the same list.
+			return errors.Join(err, g.list(*g.lines.Load()))
 		}
 		for _, l := range lines {
 			l.lane().SetBacklog(backlog(l.config.MaxBacklog, len(lines), &g.config.Journal))
@@ -202,6 +193,22 @@ func (g *Gateway) switchTo(lines, fresh []*line) error {
 		g.run(l)
 	}
 	return nil
+}
+
+// list makes lines the list of the router and of the journal.
+func (g *Gateway) list(lines []*line) error {
+	var routes []router.Backend
+	var backends []journal.Backend
+	for _, l := range lines {
+		c := l.config
+		routes = append(routes, router.Backend{Name: c.Name, Selectors: c.Selectors(), Digest: c.Digest()})
+		backends = append(backends, journal.Backend{Name: c.Name, Digest: c.Digest()})
+	}
+	if _, err := g.router.SetBackends(routes); err != nil {
+		return err
+	}
+	_, err := g.journal.SetBackends(backends)
+	return err
 }
 
 // backlog is the bound in force for a backend that is one of n. Where a full journal
