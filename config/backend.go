@@ -6,12 +6,14 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/sluice-metrics/sluice/exporter"
 	"github.com/sluice-metrics/sluice/internal/fielderror"
 	"github.com/sluice-metrics/sluice/internal/strictyaml"
+	"github.com/sluice-metrics/sluice/sampler"
 )
 
 // Backend is one destination: what it takes, how far it may fall behind, and, under the
@@ -30,7 +32,21 @@ type Backend struct {
 	// fill the journal for all (with journal.on_full drop_oldest, as far as it reaches).
 	MaxBacklog exporter.Backlog `yaml:"max_backlog"`
 
+	// What is withheld from this backend while it lags: keys that differ from the section
+	// adaptive_sampling at the top.
+	AdaptiveSampling *sampler.Config `yaml:"adaptive_sampling,omitempty"`
+
+	// The cluster of databases that stands behind the backend: the lag of its replicas is
+	// one of the signals of adaptive_sampling.
+	LagFrom *LagFrom `yaml:"lag_from,omitempty"`
+
 	kinds map[string]KindConfig // by key; exactly one in a valid configuration
+}
+
+// LagFrom names a cluster.
+type LagFrom struct {
+	// Name of one of clusters. Required.
+	Cluster string `yaml:"cluster"`
 }
 
 // ExtraKeys lists the kinds of backends, each of which is a key.
@@ -75,7 +91,7 @@ func (b *Backend) KindConfig() KindConfig { return b.kinds[b.Kind()] }
 func (b *Backend) Selectors() [][]*labels.Matcher {
 	var list [][]*labels.Matcher
 	for _, s := range b.Match {
-		list = append(list, s.matchers)
+		list = append(list, s.Matchers())
 	}
 	return list
 }
@@ -96,6 +112,10 @@ func (b *Backend) Open(o OpenOptions) (exporter.Backend, error) {
 	}
 	return backend, nil
 }
+
+// OutOfOrderWindow is how far behind the newest sample of a series the backend takes
+// samples; 0 is not at all.
+func (b *Backend) OutOfOrderWindow() time.Duration { return b.KindConfig().OutOfOrderWindow() }
 
 // SameDelivery reports whether the two differ at most in what they select, so that a
 // lane and its Backend can stay as they are when one replaces the other.

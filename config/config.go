@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-metrics/sluice/journal/disk"
 	"github.com/sluice-metrics/sluice/receiver"
 	"github.com/sluice-metrics/sluice/router"
+	"github.com/sluice-metrics/sluice/sampler"
 )
 
 //go:generate go run ./gendocs ../docs/config.md
@@ -35,6 +36,17 @@ type Config struct {
 	// When present, the gateway writes its own metrics into its own pipeline, as
 	// job="sluice". Absent: it does not.
 	OwnMetrics *OwnMetrics `yaml:"own_metrics,omitempty"`
+	// What is withheld from a backend that lags, and when it is given back. Absent: nothing
+	// is withheld from backends without a section of their own.
+	AdaptiveSampling *sampler.Config `yaml:"adaptive_sampling,omitempty"`
+	// Database clusters that are watched: how far their replicas lag, and who blocks whom.
+	Clusters []Cluster `yaml:"clusters,omitempty"`
+	// Where several gateways agree on who does what. Absent: each does everything.
+	Lease *Lease `yaml:"lease,omitempty"`
+	// Where spans of leases are sent. Absent: none are made.
+	Tracing *Tracing `yaml:"tracing,omitempty"`
+	// Names under which some metrics are exported too.
+	Compat Compat `yaml:"compat"`
 	// How long the place in the journal of a backend that was removed from the file is
 	// kept. When the backend comes back in time, it goes on where it was; afterwards
 	// what it had not been sent is given up.
@@ -45,6 +57,13 @@ type Config struct {
 	// Where the samples go. At least one backend is required. Each takes at its own
 	// pace; a slow one does not hold up the others.
 	Backends []Backend `yaml:"backends"`
+}
+
+// Compat are other names of metrics, for dashboards that know them.
+type Compat struct {
+	// The gateway's own pools of database connections also as hikaricp_connections_* and
+	// jdbc_statement_timeout_total.
+	HikariCP bool `yaml:"hikaricp"`
 }
 
 // Series bounds the table of known series.
@@ -77,6 +96,7 @@ func Standard() *Config {
 		Series:          Series{Max: 2_000_000, IdleAfter: model.Duration(30 * time.Minute)},
 		OrphanRetention: model.Duration(time.Hour),
 		ShutdownTimeout: model.Duration(30 * time.Second),
+		Compat:          Compat{HikariCP: true},
 	}
 }
 
@@ -114,6 +134,19 @@ func (s *Series) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Sampling is what holds for a backend of the configuration; nil where nothing is ever
+// withheld from it.
+func (c *Config) Sampling(b *Backend) *sampler.Config {
+	s := b.AdaptiveSampling
+	if s == nil {
+		s = c.AdaptiveSampling
+	}
+	if s == nil || !s.Enabled {
+		return nil
+	}
+	return s
+}
+
 const minimal = `  backends:
     - name: main
       remote_write:
@@ -134,6 +167,15 @@ func (c *Config) Validate() error {
 	case n > router.MaxBackends:
 		errs = append(errs, fielderror.Errorf("backends", "%d backends; at most %d are possible", n, router.MaxBackends))
 	}
+	clusters := map[string]int{}
+	for i := range c.Clusters {
+		cl, path := &c.Clusters[i], fmt.Sprintf("clusters[%d]", i)
+		errs = append(errs, strictyaml.Check(path, cl))
+		if other, ok := clusters[cl.Name]; ok && cl.Name != "" {
+			errs = append(errs, fielderror.Errorf(path+".name", "%q is the name of clusters[%d] too; names are unique", cl.Name, other))
+		}
+		clusters[cl.Name] = i
+	}
 	first := map[string]int{}
 	for i := range c.Backends {
 		b, path := &c.Backends[i], fmt.Sprintf("backends[%d]", i)
@@ -143,6 +185,11 @@ func (c *Config) Validate() error {
 			continue
 		}
 		first[b.Name] = i
+		if from := b.LagFrom; from != nil {
+			if _, ok := clusters[from.Cluster]; !ok {
+				errs = append(errs, fielderror.Errorf(path+".lag_from.cluster", "no cluster is named %q; see clusters", from.Cluster))
+			}
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -24,12 +25,19 @@ func kinds() []kind {
 
 // KindConfig is the section of one kind of backends: a pointer to the Config of its
 // package. A section with names of files also has SetDirectory(dir string).
-type KindConfig interface{ Validate() error }
+type KindConfig interface {
+	Validate() error
+	// OutOfOrderWindow is how far behind the newest sample of a series the backend takes
+	// samples; 0 is not at all.
+	OutOfOrderWindow() time.Duration
+}
 
 // OpenOptions is what a backend gets from the gateway.
 type OpenOptions struct {
 	// Dir is where stores live, each in a directory of its backend's name.
 	Dir string
+	// Instance is what the gateway calls itself to backends.
+	Instance string
 	// Metadata is what is known of metric families.
 	Metadata *remotewrite.MetadataCache
 	Logger   *slog.Logger

@@ -59,6 +59,31 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
+// inheritSampling gives the backends' sections what the section at the top says.
+func inheritSampling(d *strictyaml.Document, c *Config) {
+	for i := range c.Backends {
+		b := &c.Backends[i]
+		if c.AdaptiveSampling == nil || b.AdaptiveSampling == nil {
+			continue
+		}
+		own := *c.AdaptiveSampling
+		d.Inherit(fmt.Sprintf("backends[%d].adaptive_sampling", i), &own)
+		b.AdaptiveSampling = &own
+	}
+}
+
+// setSamplingDirectory makes the relative names of rules and dashboards relative to dir.
+func (c *Config) setSamplingDirectory(dir string) {
+	if c.AdaptiveSampling != nil {
+		c.AdaptiveSampling.SetDirectory(dir)
+	}
+	for i := range c.Backends {
+		if s := c.Backends[i].AdaptiveSampling; s != nil {
+			s.SetDirectory(dir)
+		}
+	}
+}
+
 type source struct {
 	name      string
 	directory string // of the file; empty when there is none
@@ -69,9 +94,19 @@ func parse(s source) (*Config, error) {
 	c := Standard()
 	d := strictyaml.Parse(s.name, s.data)
 	d.Decode(c)
+	inheritSampling(d, c)
+	if s.directory != "" {
+		c.setSamplingDirectory(s.directory)
+	}
 	if s.directory != "" {
 		for i := range c.Backends {
 			c.Backends[i].setDirectory(s.directory)
+		}
+		for i := range c.Clusters {
+			c.Clusters[i].setDirectory(s.directory)
+		}
+		if c.Lease != nil {
+			c.Lease.setDirectory(s.directory)
 		}
 		d.Report(unreadable(d.Values("_file"), s.directory))
 	}

@@ -14,6 +14,7 @@ func openRemoteWrite(c *remotewritebackend.Config, name string, o OpenOptions) (
 	return remotewritebackend.New(remotewritebackend.Options{
 		Config:     *c,
 		Name:       name,
+		Instance:   o.Instance,
 		Metadata:   o.Metadata,
 		Logger:     o.Logger,
 		Registerer: o.Registerer,

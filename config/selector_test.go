@@ -38,22 +38,3 @@ func TestDigestIgnoresSpelling(t *testing.T) {
 	// The journal keeps digests across versions of the program.
 	require.Equal(t, "8332af0a6796949d", want)
 }
-
-func TestBadSelectors(t *testing.T) {
-	for _, c := range []struct{ text, want string }{
-		{``, `not a series selector: unexpected end of input (at character 1)`},
-		{`{}`, `selects everything; leave match out for that`},
-		{`{a=}`, `not a series selector: unexpected "}" in label matching, expected string (at character 4)`},
-		{`{a="b"`, `not a series selector: unexpected end of input inside braces (at character 7)`},
-		{`{a=~"("}`, "not a series selector: error parsing regexp: missing closing ): `(` (at character 2)"},
-		{`rate(up[5m])`, `not a series selector: unexpected "(" (at character 5)`},
-		{`up offset 5m`, `not a series selector: unexpected <offset> (at character 4)`},
-		{`up[5m]`, `not a series selector: unexpected "[" (at character 3)`},
-		{`job=node`, `not a series selector: unexpected "=" (at character 4); conditions on labels stand in braces`},
-		{`{"ü"="é", b=é}`, `not a series selector: unexpected character inside braces: 'é' (at character 13)`},
-		{`{a="b"} or {c="d"}`, `not a series selector: unexpected <op:or> (at character 9)`},
-	} {
-		var s Selector
-		require.EqualError(t, s.UnmarshalText([]byte(c.text)), c.want, c.text)
-	}
-}

@@ -24,6 +24,7 @@ type cleaning struct{ m *testing.M }
 
 func (c cleaning) Run() int {
 	defer testutil.RemoveSluice()
+	defer testutil.RemovePostgres()
 	return c.m.Run()
 }
 

@@ -170,7 +170,7 @@ func TestReadFails(t *testing.T) {
 		}
 		fs.Inject(vfs.Fault{Ops: []vfs.Op{vfs.OpRead}, Path: "/segments/", Nth: 4, Forever: true, Err: syscall.EIO})
 		r.run()
-		pause(time.Minute)
+		pause(30 * time.Second)
 		require.Positive(t, r.check(t).Totals.Delivered.Samples)
 		require.Positive(t, r.Balance().Batches)
 		require.Equal(t, 1, s.log.lines("The journal cannot be read"))
@@ -183,6 +183,30 @@ func TestReadFails(t *testing.T) {
 		require.NoError(t, r.cursor.Close())
 		require.Error(t, <-r.done)
 		r.done = nil
+	})
+}
+
+// What can never be read again is given up after a while: what is behind it must not wait
+// for ever.
+func TestReadFailsForGood(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		fs := vfs.NewFaulty(vfs.NewMem())
+		s := open(t, fs, func(c *disk.Config) { c.TailBytes = 0 }, "a")
+		defer s.close()
+		r := s.connect("a", exportertest.NewBackend(nil), small(50))
+		for at := range int64(200) {
+			s.feed("m", 50, at+1)
+		}
+		fs.Inject(vfs.Fault{Ops: []vfs.Op{vfs.OpRead}, Path: "/segments/", Nth: 4, Forever: true, Err: syscall.EIO})
+		r.run()
+		pause(90 * time.Second)
+		fs.Heal()
+		s.feed("m", 50, 1000)
+		totals := r.rest(t, time.Minute).Totals
+		lost := totals.Rejected[exporter.ReasonUnreadable].Samples
+		require.Positive(t, lost)
+		require.Equal(t, uint64(10050), totals.Delivered.Samples+lost)
+		require.Positive(t, totals.Delivered.Samples)
 	})
 }
 

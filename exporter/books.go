@@ -12,6 +12,9 @@ import (
 // commitInterval is how often a lane writes down how far it is.
 const commitInterval = time.Second
 
+// commitSoon is how soon it does so when the journal asked it to move on.
+const commitSoon = 50 * time.Millisecond
+
 // horizonStep is how far ahead of what is sent the horizon is written down, so that it
 // is not written for every parcel: after a crash, at most so much more counts as
 // possibly redelivered.
@@ -111,7 +114,7 @@ func (l *Lane) Balance() (b Balance) {
 			b, _ = l.balance()
 			l.commitMu.Unlock()
 		}
-		sum := settledCounts(&b.Totals)
+		sum := b.Totals.Settled()
 		sum.Add(b.InJournal)
 		if sum == b.Routed {
 			break // else a batch is between the journal and the books: look again
@@ -127,14 +130,14 @@ func (l *Lane) balance() (b Balance, consistent bool) {
 	defer l.mu.Unlock()
 	// What is settled holds still from here on, so that the lag, which is read later,
 	// has all of it that is behind the committed position.
-	b.Totals = cloneTotals(l.progress.live)
+	b.Totals = l.progress.live.Clone()
 	before := l.o.Cursor.Committed().Position
 	lag := l.o.Cursor.Lag()
 	consistent = before == l.committed.Position && before == l.o.Cursor.Committed().Position
 	b.Routed = l.base
 	b.Routed.Add(l.routed())
-	settled := settledCounts(&b.Totals)
-	settled.Sub(settledCounts(&l.committed.Totals))
+	settled := b.Totals.Settled()
+	settled.Sub(l.committed.Totals.Settled())
 	b.InJournal = less(lag.Counts, settled)
 	if b.Batches = lag.Records - (l.progress.settled - l.committed.passed); b.Batches <= 0 {
 		b.Batches = 0
@@ -167,7 +170,10 @@ func (l *Lane) commit(last bool) error {
 	if l.sent.Before(c.Horizon) && (last || c.Position == l.committed.Position) {
 		c.Horizon = later(l.sent, l.maybe)
 	}
-	if c.Position == l.committed.Position && c.Horizon == l.committed.Horizon {
+	if back := later(l.restoreSent, c.Restore.Position); last && back.Before(c.Restore.Horizon) && !back.Before(l.restoreMaybe) {
+		c.Restore.Horizon = back
+	}
+	if c.Position == l.committed.Position && c.Horizon == l.committed.Horizon && c.Restore == l.committed.Restore {
 		return nil
 	}
 	return l.store(c)
@@ -182,7 +188,8 @@ func (l *Lane) reached() checkpoint {
 		State: journal.State{
 			Position: l.progress.position,
 			Horizon:  l.committed.Horizon,
-			Totals:   cloneTotals(l.progress.prefix),
+			Totals:   l.progress.prefix.Clone(),
+			Restore:  journal.Restore{Position: l.restore.Position, Horizon: l.committed.Restore.Horizon},
 		},
 		passed: l.progress.passed,
 	}
@@ -228,6 +235,9 @@ func (l *Lane) cover(end journal.Position) error {
 // store commits a checkpoint; commitMu is held.
 func (l *Lane) store(c checkpoint) error {
 	err := l.sync(c.Position)
+	if err == nil && l.o.Sampling != nil {
+		err = l.settleLoans(&c)
+	}
 	if err == nil {
 		err = l.o.Cursor.Commit(c.State)
 	}
@@ -269,7 +279,13 @@ func (l *Lane) keep(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-l.o.Cursor.FloorRaised():
+			// The journal has little room until the lane has moved on and has said so.
+			l.bound()
+			t.Reset(commitSoon)
+			continue
 		case <-t.C:
+			t.Reset(commitInterval)
 		}
 		if err := l.commit(false); err != nil {
 			if !failing {
@@ -282,6 +298,9 @@ func (l *Lane) keep(ctx context.Context) {
 		}
 		l.bound()
 		l.fit()
+		if l.o.Sampling != nil {
+			l.o.Sampling.Observe(l.signals(l.o.Now()))
+		}
 	}
 }
 
@@ -292,11 +311,17 @@ func (l *Lane) SetBacklog(b Backlog) {
 	l.o.Backlog = b
 }
 
+// backlogBound is the bounds of the backlog that are in force.
+func (l *Lane) backlogBound() Backlog {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.o.Backlog
+}
+
 // bound gives up the oldest of the backlog where a bound is exceeded.
 func (l *Lane) bound() {
-	l.mu.Lock()
-	age, bytes := time.Duration(l.o.Backlog.Age), int64(l.o.Backlog.Bytes)
-	l.mu.Unlock()
+	b := l.backlogBound()
+	age, bytes := time.Duration(b.Age), int64(b.Bytes)
 	to, reason := l.o.Cursor.Floor(), ReasonJournalFull
 	if age > 0 || bytes > 0 {
 		var oldest time.Time
@@ -338,6 +363,11 @@ func (l *Lane) skip(next *pending) bool {
 		l.mu.Unlock()
 		gone = true
 	}
+	if l.readPos.Before(g.to) && l.o.Sampling != nil {
+		if err := l.o.Sampling.Pass(l.readPos, g.to, false); err != nil {
+			l.o.Logger.Error("It cannot be written down what is given up", "from", l.readPos, "to", g.to, "err", err)
+		}
+	}
 	for l.readPos.Before(g.to) {
 		if !l.skipSegment(g) {
 			break
@@ -349,24 +379,16 @@ func (l *Lane) skip(next *pending) bool {
 // skipSegment steps over what is to be given up in one segment. It reports whether there
 // may be more.
 func (l *Lane) skipSegment(g giveUp) bool {
-	from := l.o.Cursor.Read()
-	to := journal.Position{Segment: from.Segment + 1}
-	if g.to.Before(to) {
-		to = g.to
-	}
-	lag, err := l.o.Cursor.Skip(to)
+	r, lag, err := l.step(g.to)
 	if err != nil {
 		if _, times, ok := l.skipFailed.add(l.o.Now(), series.Counts{}); ok {
-			l.o.Logger.Error("Cannot step over what is to be given up", "from", from, "to", g.to, "times", times, "err", err)
+			l.o.Logger.Error("Cannot step over what is to be given up", "from", l.readPos, "to", g.to, "times", times, "err", err)
 		}
 		return false
 	}
-	end := l.o.Cursor.Read()
-	l.readPos = later(end, to)
-	if end == from {
+	if r == nil {
 		return true
 	}
-	r := &openRecord{start: from, end: end, received: l.o.Now().UnixMilli(), records: lag.Records}
 	r.out.giveUp(g.reason, lag.Counts)
 	l.mu.Lock()
 	l.progress.add(r)
@@ -374,7 +396,7 @@ func (l *Lane) skipSegment(g giveUp) bool {
 	l.mu.Unlock()
 	if c, times, ok := l.skipped.add(l.o.Now(), lag.Counts); ok {
 		l.o.Logger.Warn("Gave up the oldest data in the journal for this backend", "reason", g.reason, "times", times,
-			"samples", c.Samples, "histograms", c.Histograms, "exemplars", c.Exemplars, "to", end)
+			"samples", c.Samples, "histograms", c.Histograms, "exemplars", c.Exemplars, "to", r.end)
 	}
 	return true
 }

@@ -85,6 +85,9 @@ type Receipt struct {
 // the halves of a divided one, which are sent one after the other.
 type Parcel struct {
 	Parts []Part
+	// Kept is the share of the samples that is sent at present, 0 to 1; the rest is
+	// withheld by sampling.
+	Kept float64
 }
 
 // Part is what a backend gets of one batch.

@@ -27,6 +27,8 @@ type Options struct {
 	Backend Backend
 	Cursor  journal.Cursor
 	Picker  Picker
+	// Sampling may withhold part of what the backend takes; nil: nothing is withheld.
+	Sampling Sampling
 	// DeadLetters keeps what the backend refuses.
 	DeadLetters *DeadLetters
 	Metrics     *Metrics
@@ -51,9 +53,9 @@ type Lane struct {
 	separator Separator // nil where the backend does not care
 
 	// The reader alone uses these.
-	readPos    journal.Position // end of the last record read
-	readFailed bool             // the journal could not be read at the last try
-	behind     time.Time        // since when all shards were busy, without the tail reached since; zero: not
+	readPos journal.Position // end of the last record read
+	unread  unread           // where the journal could not be read at the last try
+	behind  time.Time        // since when all shards were busy, without the tail reached since; zero: not
 
 	mu       sync.Mutex
 	changed  sync.Cond     // whenever a slot, the number of shards, or what is open changes
@@ -73,6 +75,12 @@ type Lane struct {
 	committed checkpoint       // guarded by mu too
 	sent      journal.Position // end of the last record handed to a sender
 	maybe     journal.Position // records before it may have been sent before the start; fixed
+
+	restore      journal.Restore  // how far what was withheld is given back; guarded by mu
+	restoreMaybe journal.Position // what is given back before it may have been before; used by Restore alone
+	restoreSent  journal.Position // end of what was given back last, in part at least; guarded by commitMu
+	aside        sync.WaitGroup   // calls of Restore and Insert
+	givenBack    series.Counts    // delivered by Restore since New; guarded by mu
 
 	abandoned, skipped, skipFailed, unwritten, refused, lettersLost notice
 }
@@ -96,11 +104,12 @@ func New(o Options) *Lane {
 	l.separator, _ = o.Backend.(Separator)
 	st := o.Cursor.Committed()
 	l.committed.State = st
-	l.progress = progress{live: cloneTotals(st.Totals), prefix: cloneTotals(st.Totals), position: st.Position}
+	l.progress = progress{live: st.Totals.Clone(), prefix: st.Totals.Clone(), position: st.Position}
 	l.maybe, l.readPos = st.Horizon, st.Position
+	l.restore, l.restoreMaybe = st.Restore, st.Restore.Horizon
 	lag := o.Cursor.Lag()
 	l.backlog = lag.Counts
-	l.base = settledCounts(&st.Totals)
+	l.base = st.Totals.Settled()
 	l.base.Add(lag.Counts)
 	o.Metrics.shards.WithLabelValues(o.Name).Set(float64(l.shards))
 	return l
@@ -138,6 +147,7 @@ func (l *Lane) Run(ctx context.Context) error {
 		grace := time.AfterFunc(l.o.StopGrace, func() { stopSending(errStopped) })
 		wg.Wait()
 		grace.Stop()
+		l.aside.Wait()
 	}
 	if ctx.Err() != nil {
 		err = nil
@@ -188,6 +198,10 @@ func (l *Lane) read(ctx, sending context.Context, wg *sync.WaitGroup) error {
 			continue
 		}
 		f.parent = sending
+		f.parcel.Kept = 1
+		if l.o.Sampling != nil {
+			f.parcel.Kept = l.o.Sampling.Kept()
+		}
 		f.renew()
 		l.mu.Lock()
 		l.slots[slot] = f
@@ -265,6 +279,7 @@ func (l *Lane) collect(ctx context.Context, f *flight, next *pending) (*pending,
 			next = nil
 		}
 		if next == nil {
+			l.freshen()
 			rec, ok, err := l.next(ctx, len(f.recs) == 0)
 			if err != nil || !ok {
 				return nil, err
@@ -308,22 +323,49 @@ func (l *Lane) next(ctx context.Context, wait bool) (rec journal.Record, ok bool
 	l.damaged(at)
 	switch {
 	case err == nil:
-		if l.readFailed {
-			l.readFailed = false
+		if l.unread.tries > 0 {
+			l.unread = unread{}
 			l.o.Logger.Info("The journal can be read again")
 		}
 		return rec, ok, nil
 	case ctx.Err() != nil || errors.Is(err, journal.ErrClosed):
 		return rec, false, err
 	}
-	if !l.readFailed {
-		l.readFailed = true
-		l.o.Logger.Error("The journal cannot be read; this backend waits for it", "position", at, "err", err)
-	}
+	l.cannotRead(at, err)
 	if !wait {
 		return rec, false, nil // what was gathered is sent first
 	}
 	return rec, false, sleep(ctx, commitInterval)
+}
+
+// unread is a place at which the journal cannot be read.
+type unread struct {
+	at    journal.Position
+	since time.Time
+	tries int
+}
+
+const (
+	// unreadTries and unreadFor are how often, and for how long, a place is tried before
+	// the lane steps over it: what is behind it must not wait for ever.
+	unreadTries = 10
+	unreadFor   = time.Minute
+)
+
+// cannotRead notes that the journal cannot be read at a place, and steps over it when that
+// lasts.
+func (l *Lane) cannotRead(at journal.Position, err error) {
+	u := &l.unread
+	if u.tries == 0 || u.at != at {
+		*u = unread{at: at, since: l.o.Now()}
+		l.o.Logger.Error("The journal cannot be read; this backend waits for it", "position", at, "for", unreadFor, "err", err)
+	}
+	if u.tries++; u.tries < unreadTries || l.o.Now().Sub(u.since) < unreadFor {
+		return
+	}
+	if err := l.o.Cursor.StepOver(); err != nil {
+		l.o.Logger.Error("The journal cannot be read, nor stepped over what cannot be read", "position", at, "err", err)
+	}
 }
 
 // fits reports whether the parcel may take the record too. What may have been sent
@@ -358,17 +400,35 @@ func (l *Lane) open(rec journal.Record) *pending {
 	set, n, err := l.o.Picker.Pick(rec.Batch)
 	switch {
 	case err != nil:
-		l.o.Logger.Error("A journal record cannot be read and is lost for this backend", "position", rec.Start,
-			"samples", rec.Counts.Samples, "histograms", rec.Counts.Histograms, "exemplars", rec.Counts.Exemplars, "err", err)
-		r.out.reject(ReasonUnreadable, rec.Counts)
+		l.unreadable(&rec, r, err)
 	case n > 0 || set == nil:
-		return &pending{part: Part{Batch: rec.Batch, Take: set}, rec: r, counts: rec.Counts}
+		p, terr := l.thin(&rec, set, r)
+		switch {
+		case terr != nil:
+			l.unreadable(&rec, r, terr)
+		case p != nil:
+			return p
+		default:
+			l.settled(r)
+			return nil
+		}
 	}
 	rec.Batch.Release()
-	l.mu.Lock()
-	l.progress.settle(r)
-	l.mu.Unlock()
+	l.settled(r)
 	return nil
+}
+
+// settled enters a record into the books of which nothing is sent.
+func (l *Lane) settled(r *openRecord) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.progress.settle(r)
+}
+
+func (l *Lane) unreadable(rec *journal.Record, r *openRecord, err error) {
+	l.o.Logger.Error("A journal record cannot be read and is lost for this backend", "position", rec.Start,
+		"samples", rec.Counts.Samples, "histograms", rec.Counts.Histograms, "exemplars", rec.Counts.Exemplars, "err", err)
+	r.out.reject(ReasonUnreadable, rec.Counts)
 }
 
 // damaged puts into the books what the cursor had to step over before it came to at.

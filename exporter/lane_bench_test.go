@@ -28,6 +28,8 @@ type loop struct {
 	state   journal.State
 }
 
+func (c *loop) FloorRaised() <-chan struct{} { return nil }
+
 func (c *loop) Next(ctx context.Context, wait bool) (journal.Record, bool, error) {
 	if c.todo == 0 {
 		if !wait {

@@ -57,12 +57,20 @@ var (
 		"What the backend refused for good, or what cannot be expressed for it, by reason. See the dead-letter file.", reasonLabels, nil)
 	givenUpDesc = prometheus.NewDesc("sluice_given_up_total",
 		"What was given up because a bound of the journal or of the backend's backlog was reached, by reason.", reasonLabels, nil)
+	withheldDesc = prometheus.NewDesc("sluice_withheld",
+		"What sampling keeps from the backend and has not been sent since: the part of it that is to be given back is remote_write_debt_samples.", kindLabels, nil)
 	inJournalDesc = prometheus.NewDesc("sluice_in_journal",
 		"What is in the journal for this backend and neither delivered, rejected nor given up.", kindLabels, nil)
 	inJournalBytesDesc = prometheus.NewDesc("sluice_in_journal_bytes",
 		"Bytes of the journal behind this backend's cursor.", backendLabels, nil)
 	inJournalAgeDesc = prometheus.NewDesc("sluice_in_journal_age_seconds",
 		"Age of the oldest record behind this backend's cursor, by time of receipt; 0 when there is none.", backendLabels, nil)
+	limitBytesDesc = prometheus.NewDesc("sluice_in_journal_limit_bytes",
+		"Bytes of sluice_in_journal_bytes at which the oldest data of this backend is given up. 0: only the journal's own bound holds.", backendLabels, nil)
+	limitAgeDesc = prometheus.NewDesc("sluice_in_journal_limit_seconds",
+		"Age, as sluice_in_journal_age_seconds, at which the data of this backend is given up. 0: at none.", backendLabels, nil)
+	shardsLimitDesc = prometheus.NewDesc("sluice_lane_shards_limit",
+		"Parcels that may be in flight at a time at most: max_shards. It is never 0.", backendLabels, nil)
 	queueLengthDesc = prometheus.NewDesc("remote_write_queue_length",
 		"Batches in the journal that wait for this backend.", backendLabels, nil)
 	lagDesc = prometheus.NewDesc("remote_write_destination_lag_seconds",
@@ -74,8 +82,8 @@ var (
 // Describe implements prometheus.Collector.
 func (l *Lane) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		routedDesc, deliveredDesc, redeliveredDesc, rejectedDesc, givenUpDesc, inJournalDesc,
-		inJournalBytesDesc, inJournalAgeDesc, queueLengthDesc, lagDesc, conservationDesc,
+		routedDesc, deliveredDesc, redeliveredDesc, rejectedDesc, givenUpDesc, withheldDesc, inJournalDesc,
+		inJournalBytesDesc, inJournalAgeDesc, limitBytesDesc, limitAgeDesc, shardsLimitDesc, queueLengthDesc, lagDesc, conservationDesc,
 	} {
 		ch <- d
 	}
@@ -84,6 +92,7 @@ func (l *Lane) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector: the accounting equation as it stands.
 func (l *Lane) Collect(ch chan<- prometheus.Metric) {
 	b := l.Balance()
+	settled := b.Totals.Settled()
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), append([]string{l.o.Name}, labels...)...)
 	}
@@ -100,8 +109,9 @@ func (l *Lane) Collect(ch chan<- prometheus.Metric) {
 		for reason, c := range b.Totals.GivenUp {
 			counter(givenUpDesc, k.of(c), k.name, reason)
 		}
+		gauge(withheldDesc, float64(k.of(b.Totals.Withheld)-k.of(b.Totals.Restored)), k.name)
 		gauge(inJournalDesc, float64(k.of(b.InJournal)), k.name)
-		gauge(conservationDesc, float64(k.of(b.Routed))-float64(k.of(settledCounts(&b.Totals)))-float64(k.of(b.InJournal)), k.name)
+		gauge(conservationDesc, float64(k.of(b.Routed))-float64(k.of(settled))-float64(k.of(b.InJournal)), k.name)
 	}
 	gauge(inJournalBytesDesc, float64(b.Bytes))
 	age := 0.0
@@ -109,6 +119,10 @@ func (l *Lane) Collect(ch chan<- prometheus.Metric) {
 		age = max(0, l.o.Now().Sub(b.Oldest).Seconds())
 	}
 	gauge(inJournalAgeDesc, age)
+	bound := l.backlogBound()
+	gauge(limitBytesDesc, float64(bound.Bytes))
+	gauge(limitAgeDesc, time.Duration(bound.Age).Seconds())
+	gauge(shardsLimitDesc, float64(l.o.Config.MaxShards))
 	gauge(queueLengthDesc, float64(b.Batches))
 	if lag, ok := l.destinationLag(b.Batches > 0); ok {
 		gauge(lagDesc, lag.Seconds())

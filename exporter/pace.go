@@ -71,6 +71,8 @@ type pace struct {
 	stopped   bool
 	maxBytes  int64 // largest decoded request the backend was found to take; 0: not known
 
+	watch stopwatch
+
 	told      string    // the state that the log told last
 	toldAt    time.Time // when, for a state other than ok
 	troubleAt time.Time // since when the state is not ok
@@ -288,6 +290,13 @@ func (p *pace) pause(ctx context.Context, roused <-chan struct{}, d time.Duratio
 		return errStopped
 	}
 	return nil
+}
+
+// leftAlone is how long the backend is not to be sent anything from now on.
+func (p *pace) leftAlone(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(0, p.until.Sub(now))
 }
 
 // backoff doubles first n times, up to limit.

@@ -87,7 +87,7 @@ func (p *Parcel) pick(list []message) *load {
 		}
 		takes[m.part].Add(m.ordinal)
 	}
-	o := &load{}
+	o := &load{parcel: Parcel{Kept: p.Kept}}
 	for k, take := range takes {
 		if take != nil {
 			o.parcel.Parts = append(o.parcel.Parts, Part{Batch: p.Parts[k].Batch, Take: take})

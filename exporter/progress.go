@@ -1,8 +1,6 @@
 package exporter
 
 import (
-	"maps"
-
 	"github.com/sluice-metrics/sluice/internal/series"
 	"github.com/sluice-metrics/sluice/journal"
 )
@@ -42,24 +40,6 @@ func (o *outcome) addTo(t *journal.Totals) {
 	}
 }
 
-// settledCounts is everything that totals say is no longer in the journal.
-func settledCounts(t *journal.Totals) series.Counts {
-	c := t.Delivered
-	for _, r := range t.Rejected {
-		c.Add(r)
-	}
-	for _, g := range t.GivenUp {
-		c.Add(g)
-	}
-	return c
-}
-
-func cloneTotals(t journal.Totals) journal.Totals {
-	t.Rejected = maps.Clone(t.Rejected)
-	t.GivenUp = maps.Clone(t.GivenUp)
-	return t
-}
-
 // openRecord is a record, or several that share their fate, that was read while something
 // before it or it itself was not settled.
 type openRecord struct {
@@ -68,6 +48,12 @@ type openRecord struct {
 	records    int64 // how many it stands for
 	settled    bool
 	out        outcome
+	loan       loan // what sampling does to it, beside what was sent of it
+}
+
+func (r *openRecord) addTo(t *journal.Totals) {
+	r.out.addTo(t)
+	r.loan.addTo(t)
 }
 
 // progress follows the records that a lane has read, in journal order, until everything
@@ -95,11 +81,11 @@ func (p *progress) add(r *openRecord) { p.open = append(p.open, r) }
 // settle notes what became of a record.
 func (p *progress) settle(r *openRecord) {
 	r.settled = true
-	r.out.addTo(&p.live)
+	r.addTo(&p.live)
 	p.settled += r.records
 	n := 0
 	for n < len(p.open) && p.open[n].settled {
-		p.open[n].out.addTo(&p.prefix)
+		p.open[n].addTo(&p.prefix)
 		p.position = p.open[n].end
 		p.passed += p.open[n].records
 		p.open[n] = nil

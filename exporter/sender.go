@@ -57,21 +57,12 @@ func (o *load) place(k int) int {
 // deliver brings a parcel to an end: delivered, refused, given up, or left to the next
 // run.
 func (l *Lane) deliver(f *flight) {
-	defer func() {
-		f.cancel(nil)
-		for _, p := range f.parcel.Parts {
-			p.Batch.Release()
-		}
-	}()
+	defer f.end()
 	o := load{maybe: f.maybe}
 	for len(f.recs) > 0 {
 		out := make([]outcome, len(f.recs))
 		o.parcel, o.bytes = f.parcel, f.bytes
-		err := l.send(f, &o, out)
-		var rejected *Error
-		if errors.As(err, &rejected) {
-			err = l.divide(f, &o, rejected, out)
-		}
+		divided, err := l.bring(f, &o, out)
 		switch {
 		case err == nil:
 			l.settle(f, out)
@@ -79,8 +70,27 @@ func (l *Lane) deliver(f *flight) {
 		case !errors.Is(err, errAbandoned):
 			return // stopping: the parcel stays in the journal
 		}
-		o.maybe = o.maybe || rejected != nil
+		o.maybe = o.maybe || divided
 		l.abandon(f, out)
+	}
+}
+
+// bring sends a load and, where the backend refuses it, divides it. The error is the cause
+// of the end of f.ctx.
+func (l *Lane) bring(f *flight, o *load, out []outcome) (divided bool, err error) {
+	err = l.send(f, o, out)
+	var rejected *Error
+	if errors.As(err, &rejected) {
+		return true, l.divide(f, o, rejected, out)
+	}
+	return false, err
+}
+
+// end gives back what the flight holds.
+func (f *flight) end() {
+	f.cancel(nil)
+	for _, p := range f.parcel.Parts {
+		p.Batch.Release()
 	}
 }
 
@@ -115,14 +125,18 @@ func (l *Lane) send(f *flight, o *load, out []outcome) error {
 			}
 		}
 		roused := l.pace.roused()
+		began := l.o.Now()
+		l.pace.watch.begin(began)
 		receipt, err := d.Send(f.ctx, attempt)
 		if err == nil {
+			l.pace.watch.end(began, l.o.Now(), nil)
 			l.attempt("ok")
 			l.pace.ok()
 			l.tally(o, d, receipt, out)
 			return nil
 		}
 		e := asError(err)
+		l.pace.watch.end(began, l.o.Now(), e)
 		o.maybe = o.maybe || e.Unknown
 		if cause := context.Cause(f.ctx); cause != nil {
 			return cause
@@ -168,7 +182,11 @@ func (l *Lane) send(f *flight, o *load, out []outcome) error {
 
 // backoff is the longest pause after the n-th failed attempt, from 0.
 func (l *Lane) backoff(n int) time.Duration {
-	return backoff(time.Duration(l.o.Config.MinBackoff), time.Duration(l.o.Config.MaxBackoff), n)
+	most := time.Duration(l.o.Config.MaxBackoff)
+	if l.o.Sampling != nil && l.o.Sampling.FreshFirst() > 0 {
+		most = min(most, freshBackoff)
+	}
+	return backoff(time.Duration(l.o.Config.MinBackoff), most, n)
 }
 
 // closed stands in for a Delivery that could not be made.

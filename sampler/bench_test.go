@@ -64,7 +64,7 @@ func BenchmarkSample(b *testing.B) {
 	for _, c := range []struct {
 		series            uint32
 		shuffled, touched bool
-	}{{10_000, false, false}, {800_000, false, false}, {800_000, true, false}, {800_000, true, true}} {
+	}{{10_000, false, false}, {100_000, false, false}, {100_000, true, false}, {100_000, true, true}, {800_000, false, false}, {800_000, true, false}, {800_000, true, true}} {
 		for _, step := range []Step{{1, 0}, {0.25, 0.25}} {
 			b.Run(fmt.Sprintf("series=%d/shuffled=%t/touched=%t/rate=%v", c.series, c.shuffled, c.touched, step.Rate), func(b *testing.B) {
 				f := newFleet(b, c.series, c.shuffled, step)

@@ -64,6 +64,34 @@ type Thresholds struct {
 	QueueLength int `yaml:"queue_length"`
 	// Milliseconds that a write to the backend takes.
 	WriteLatencyMS int `yaml:"write_latency_ms"`
+	// Seconds for which the oldest batch waits for the backend.
+	QueueAgeSeconds float64 `yaml:"queue_age_seconds"`
+	// Share of the requests that fail, or that the backend answers with 429.
+	ErrorShare float64 `yaml:"error_share"`
+	// Seconds by which the replicas of the backend's database lag; see lag_from. 0 is off.
+	ReplicaLagSeconds float64 `yaml:"replica_lag_seconds"`
+	// Share of the gateway's memory limit that is in use. 0 is off.
+	MemoryRatio float64 `yaml:"memory_ratio"`
+	// What holds while a signal is not known. hold: the rate does not rise; lower: it
+	// counts as one at its threshold.
+	OnUnknown OnUnknown `yaml:"on_unknown"`
+}
+
+// OnUnknown says what an unknown signal does.
+type OnUnknown string
+
+// What an unknown signal does.
+const (
+	OnUnknownHold  OnUnknown = "hold"
+	OnUnknownLower OnUnknown = "lower"
+)
+
+// DefaultThresholds are the values that hold for keys that a file does not have.
+func DefaultThresholds() Thresholds {
+	return Thresholds{
+		QueueLength: 5000, WriteLatencyMS: 200, QueueAgeSeconds: 10, ErrorShare: 0.1, MemoryRatio: 0.85,
+		OnUnknown: OnUnknownHold,
+	}
 }
 
 // Class is a group of series that is thinned alike. Classes named critical and low have
@@ -190,7 +218,7 @@ func DefaultConfig() Config {
 		Enabled:         true,
 		BaseRate:        1,
 		MinRate:         0.01,
-		Thresholds:      Thresholds{QueueLength: 5000, WriteLatencyMS: 200},
+		Thresholds:      DefaultThresholds(),
 		Method:          MethodFrames,
 		Floor:           FloorHold,
 		Mode:            ModeActive,
@@ -236,7 +264,12 @@ func (c *Config) Validate() error {
 	check(c.MinRate > 0 && c.MinRate <= c.BaseRate, "min_rate", "must be above 0 and at most base_rate")
 	check(c.Thresholds.QueueLength >= 1, "backpressure_thresholds.queue_length", "must be at least 1")
 	check(c.Thresholds.WriteLatencyMS >= 1, "backpressure_thresholds.write_latency_ms", "must be at least 1")
+	check(c.Thresholds.QueueAgeSeconds > 0, "backpressure_thresholds.queue_age_seconds", "must be above 0")
+	check(c.Thresholds.ErrorShare > 0 && c.Thresholds.ErrorShare <= 1, "backpressure_thresholds.error_share", "must be above 0 and at most 1")
+	check(c.Thresholds.ReplicaLagSeconds >= 0, "backpressure_thresholds.replica_lag_seconds", "must be 0 or more")
+	check(c.Thresholds.MemoryRatio >= 0 && c.Thresholds.MemoryRatio <= 1, "backpressure_thresholds.memory_ratio", "must be from 0 to 1")
 	errs = append(errs,
+		oneOf("backpressure_thresholds.on_unknown", c.Thresholds.OnUnknown, OnUnknownHold, OnUnknownLower),
 		oneOf("method", c.Method, MethodFrames, MethodAligned, MethodRandom),
 		oneOf("floor", c.Floor, FloorHold, FloorShed),
 		oneOf("mode", c.Mode, ModeActive, ModeShadow),

@@ -23,7 +23,7 @@ func TestDefaultConfigIsTheDocumentedOne(t *testing.T) {
 enabled: true
 base_rate: 1.0
 min_rate: 0.01
-backpressure_thresholds: {queue_length: 5000, write_latency_ms: 200}
+backpressure_thresholds: {queue_length: 5000, write_latency_ms: 200, queue_age_seconds: 10, error_share: 0.1, replica_lag_seconds: 0, memory_ratio: 0.85, on_unknown: hold}
 method: frames
 floor: hold
 mode: active

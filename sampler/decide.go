@@ -28,6 +28,11 @@ func (r Reason) String() string {
 // replayed when it ends; below it averages over time are right enough without.
 const replayChange = 0.1
 
+// restingPart is the part of max_gap for which a critical counter rests at most. What rate
+// adds at the ends of its range depends on how far apart samples are, and an alert that
+// compares a sum of many slow counters with a limit sees it.
+const restingPart = 3
+
 // known is one decision on a sample of a known series in the making.
 type known struct {
 	s  *Sampler
@@ -41,6 +46,9 @@ type known struct {
 // frames decides by section 4 of the design: events first, then frames.
 func (k *known) frames(out []Sample) []Sample {
 	e, c := k.e, k.c
+	if e.lastAt != 0 && k.at > e.lastAt && int64(k.at-e.lastAt) > k.s.idle {
+		e.renew()
+	}
 	if e.lastAt != 0 && k.at <= e.lastAt {
 		return k.old(out)
 	}
@@ -57,7 +65,16 @@ func (k *known) frames(out []Sample) []Sample {
 		return k.shed(out)
 	case (k.s.full || c.protected) && e.lastAt == e.sentAt:
 		return k.send(out)
+	case k.rises():
+		out = k.send(k.held(out))
+		e.flags |= stirred
+		return out
+	case e.flags&stirred != 0:
+		return k.send(out)
 	case k.event():
+		if e.kind == KindGauge {
+			out = k.replay(out)
+		}
 		return k.send(k.held(out))
 	}
 	key := d.key || k.s.full || c.protected || k.overdue()
@@ -81,7 +98,7 @@ func (k *known) old(out []Sample) []Sample {
 	case k.at == k.e.lastAt:
 		take = k.at == k.e.sentAt
 	case k.s.o.OutOfOrder:
-		take = k.s.priority(k.u, k.in.Time) < k.c.rate
+		take = k.s.wanted(k.u, k.in.Time)
 	}
 	if !take {
 		k.s.withheld(k.c, ReasonLate)
@@ -95,7 +112,7 @@ func (k *known) end(out []Sample, shed bool) []Sample {
 	e := k.e
 	if e.flags&waiting != 0 {
 		out = k.withhold(out, ReasonFrame)
-		e.flags = 0
+		e.flags &= described
 		return out
 	}
 	if e.flags&live != 0 && !shed {
@@ -103,7 +120,8 @@ func (k *known) end(out []Sample, shed bool) []Sample {
 	}
 	out = k.s.keep(out, k.c, k.in)
 	// The times stay: what comes again from before the marker is old.
-	*e = entry{unit: e.unit, place: e.place, kind: e.kind, sentAt: k.at, lastAt: k.at}
+	e.renew()
+	e.sentAt, e.lastAt = k.at, k.at
 	return out
 }
 
@@ -125,7 +143,7 @@ func (k *known) begin(out []Sample, d decision, shed bool) []Sample {
 // shed leaves the sample out with its family.
 func (k *known) shed(out []Sample) []Sample {
 	k.e.run = 0
-	k.e.flags = k.e.flags&^flat | absent
+	k.e.flags = k.e.flags&^(flat|stirred) | absent
 	return k.withhold(out, ReasonFamily)
 }
 
@@ -140,17 +158,32 @@ func (k *known) event() bool {
 		return in.Reset || in.Value() < math.Float64frombits(e.last)
 	case e.kind == KindState:
 		return in.Bits != e.last
-	case e.kind == KindGauge && k.c.keepChange > 0:
-		return changed(e.sent, in.Bits, k.c.keepChange)
+	case e.kind == KindGauge:
+		return k.stirs() || k.c.keepChange > 0 && changed(e.sent, in.Bits, k.c.keepChange)
 	}
 	return false
+}
+
+// rises reports whether a critical counter that rested counts again. It is sent then, and
+// at the scrape after it: with the rise alone irate would take its slope for the present
+// one. Parts of histograms wait for a frame with the others.
+func (k *known) rises() bool {
+	return k.e.kind == KindCounter && k.c.tier == tierCritical && !k.in.Histogram && k.stirs() && k.in.Value() > math.Float64frombits(k.e.last)
+}
+
+// stirs reports whether a gauge that rested changes. Such gauges are start times, versions
+// and configured limits: they say something just when they change. One that changes often
+// does not get to rest, and so costs few samples more.
+func (k *known) stirs() bool {
+	e := k.e
+	return e.flags&flat != 0 && e.last == e.sent && e.last != k.in.Bits
 }
 
 // overdue reports whether the series has been without a sample for as long as its class
 // allows: it may have missed the key frames of its unit. One that was shed waits for a
 // frame, or all that come back would come at once.
 func (k *known) overdue() bool {
-	return k.e.flags&absent == 0 && int64(k.at-k.e.sentAt) >= k.c.maxGap+k.s.targets[k.u.target].cadence.Ms()/2
+	return k.e.flags&absent == 0 && int64(k.at-k.e.sentAt) >= k.s.within(k.u, k.c.maxGap)+k.s.targets[k.u.target].cadence.Ms()/2
 }
 
 // elide leaves out a frame that says nothing new, if it can be told later that it did.
@@ -160,7 +193,10 @@ func (k *known) elide(d decision) bool {
 		return false
 	}
 	integral := e.kind.Integral() || k.in.Histogram
-	if e.kind == KindState || integral && e.flags&flat == 0 {
+	switch {
+	case e.kind == KindState, integral && e.flags&flat == 0:
+		return false
+	case integral && k.c.tier == tierCritical && int64(k.at-e.sentAt) > k.c.maxGap/restingPart:
 		return false
 	}
 	if e.run == 0 {
@@ -253,7 +289,7 @@ func (k *known) sample(at uint32, bits uint64) Sample {
 func (k *known) send(out []Sample) []Sample {
 	k.sent(k.in.Bits, k.at)
 	k.e.last, k.e.lastAt = k.in.Bits, k.at
-	k.e.flags = k.e.flags&flat | live
+	k.e.flags = k.e.flags&(flat|described) | live
 	if k.in.Histogram {
 		k.e.flags |= hist
 	}
@@ -293,10 +329,10 @@ func changed(a, b uint64, share float64) bool {
 // decide says whether the scrape at a time is a frame of the unit. All members of a scrape
 // get the same answer, as long as the unit remembers it.
 func (s *Sampler) decide(u *unit, at uint32) decision {
-	if d := u.decisions[u.latest]; d.at == at {
+	if d := u.decisions[0]; d.at == at {
 		return d
 	}
-	oldest := 0
+	oldest, newest := 0, uint32(0)
 	for i := range u.decisions {
 		if u.decisions[i].at == at {
 			return u.decisions[i]
@@ -304,6 +340,10 @@ func (s *Sampler) decide(u *unit, at uint32) decision {
 		if u.decisions[i].at < u.decisions[oldest].at {
 			oldest = i
 		}
+		newest = max(newest, u.decisions[i].at)
+	}
+	if newest != 0 && at > newest && int64(at-newest) > s.idle {
+		u.renew()
 	}
 	if at < u.decisions[oldest].at {
 		d := decision{at: at}
@@ -311,19 +351,19 @@ func (s *Sampler) decide(u *unit, at uint32) decision {
 		return d
 	}
 	d := s.judge(u, at)
-	u.decisions[oldest] = d
-	u.latest = uint8(oldest)
+	u.decisions[oldest] = u.decisions[0]
+	u.decisions[0] = d
 	return d
 }
 
 // judge decides anew and notes the frame.
 func (s *Sampler) judge(u *unit, at uint32) decision {
-	s.targets[u.target].observe(at)
+	s.targets[u.target].observe(at, s.idle)
 	d := decision{at: at}
 	d.frame, d.key = s.pure(u, at)
 	if s.method == MethodFrames && u.lastKey != 0 && at > u.lastKey {
 		// Scrapes may be lost, and with them the key frame.
-		limit := s.classes[u.class].keyGap + s.targets[u.target].cadence.Ms()/2
+		limit := s.within(u, s.classes[u.class].keyGap) + s.targets[u.target].cadence.Ms()/2
 		d.key = d.key || int64(at-u.lastKey) >= limit
 		d.frame = d.frame || d.key
 	}
@@ -345,16 +385,25 @@ func (s *Sampler) pure(u *unit, at uint32) (frame, key bool) {
 	if cadence == 0 {
 		return true, true
 	}
-	film := Film{Target: t.key, Cadence: cadence, KeyPeriod: s.keyPeriod}
-	return film.Frame(s.base+int64(at), c.rate, c.keyGap)
+	film := Film{Target: t.key, Cadence: cadence, KeyPeriod: s.within(u, s.keyPeriod)}
+	return film.Frame(s.base+int64(at), c.weight*paced(c.rate, cadence), s.within(u, c.keyGap))
 }
 
-// priority is the rank of a scrape in the unit's target.
-func (s *Sampler) priority(u *unit, t int64) float64 {
-	target := &s.targets[u.target]
+// within is the gap, in ms, or what the need of the unit leaves of it.
+func (s *Sampler) within(u *unit, gap int64) int64 {
+	if u.need == 0 {
+		return gap
+	}
+	return min(gap, answeringGap(s.ranges[u.need], s.targets[u.target].cadence.Ms()))
+}
+
+// wanted reports whether a scrape in Unix ms is a frame of the unit, were it in time.
+func (s *Sampler) wanted(u *unit, t int64) bool {
+	target, c := &s.targets[u.target], &s.classes[u.class]
 	cadence := target.cadence.Ms()
 	if cadence == 0 {
-		return 0
+		return true
 	}
-	return Film{Target: target.key, Cadence: cadence, KeyPeriod: s.keyPeriod}.Priority(t)
+	film := Film{Target: target.key, Cadence: cadence, KeyPeriod: s.within(u, s.keyPeriod)}
+	return film.Priority(t) < c.weight*paced(c.rate, cadence)
 }

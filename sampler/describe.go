@@ -43,6 +43,9 @@ type Info struct {
 	Family uint64 // hash of the metric family's name
 	Kind   Kind
 	Class  uint8 // index in Config.Classes, or ClassProtected
+	// Need is the shortest range over which the rules that the class is taken from read
+	// the series. Key frames come often enough to answer it.
+	Need Need
 }
 
 // ClassProtected is the class of series that are never thinned.
@@ -100,12 +103,18 @@ func (d *Describer) Describe(list []remotewrite.Label, typ remotewrite.MetricTyp
 	}
 	name := get("__name__")
 	class, _ := d.class(name, get)
+	var need Need
+	if class != ClassProtected {
+		read, _ := d.classes[class].metrics.find(name)
+		need = needOf(read.within)
+	}
 	return Info{
 		Key:    hashLabels(list),
 		Target: d.target(name, list),
 		Family: xxh3.HashString(family(name)),
 		Kind:   kindOf(name, typ, get),
 		Class:  class,
+		Need:   need,
 	}
 }
 

@@ -1,6 +1,9 @@
 package sampler
 
-import "math/bits"
+import (
+	"math"
+	"math/bits"
+)
 
 // Film is the pure part of the sampler: which scrapes of a target are frames, as a
 // function of nothing but its fields, the time and the rate. Gateways that agree on these
@@ -62,6 +65,23 @@ func (f Film) keyDistance(gap int64) uint64 {
 		distance *= 2
 	}
 	return distance
+}
+
+const (
+	usualCadence = 5000 // ms
+	pace         = 0.75
+)
+
+// paced is the rate of frames of a target with a cadence (ms), where that of targets with
+// the usual one is rate. The fewer scrapes a target has in the range of a query, the more
+// each is worth: of those scraped slowly a larger share is sent. At rate 1 all is sent of
+// all. It rises with rate for any cadence.
+func paced(rate float64, cadence int64) float64 {
+	factor := math.Pow(float64(cadence)/usualCadence, pace)
+	if factor > 1 {
+		return min(1, rate*factor)
+	}
+	return rate * math.Pow(factor, 1-rate)
 }
 
 // number is the number of the scrape at t. The phase keeps the places where the number

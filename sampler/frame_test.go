@@ -179,3 +179,26 @@ func TestCadence(t *testing.T) {
 		})
 	}
 }
+
+func TestPacedRates(t *testing.T) {
+	for _, cadence := range []int64{100, 1000, 5000, 10_000, 15_000, 60_000, 600_000} {
+		before := 0.0
+		require.Zero(t, paced(0, cadence))
+		for rate := 0.01; rate <= 1; rate += 0.01 {
+			r := paced(rate, cadence)
+			require.GreaterOrEqual(t, r, before, "cadence %d, rate %v", cadence, rate)
+			require.LessOrEqual(t, r, 1.0)
+			switch {
+			case cadence == usualCadence:
+				require.InDelta(t, rate, r, 1e-12)
+			case cadence < usualCadence:
+				require.LessOrEqual(t, r, rate)
+			default:
+				require.GreaterOrEqual(t, r, rate)
+			}
+			before = r
+		}
+		require.EqualValues(t, 1, paced(1, cadence))
+	}
+	require.InDelta(t, 0.1*math.Pow(3, 0.75), paced(0.1, 15_000), 1e-12)
+}

@@ -166,6 +166,21 @@ func LoadRules(dir string, from FromRules) (Metrics, error) {
 	return found, err
 }
 
+// Warnings names the metrics that are read over a range too short for the max_gap of
+// their class, were they scraped at the cadence: the query may find less than two samples
+// in it while a backend lags. metrics are by the name of the class; see Resolved.
+func Warnings(c Config, metrics map[string]Metrics, cadence time.Duration) []string {
+	var warnings []string
+	for i := range c.Classes {
+		class := &c.Classes[i]
+		read := metrics[class.Name]
+		for _, w := range read.Narrow(time.Duration(class.MaxGap), cadence) {
+			warnings = append(warnings, fmt.Sprintf("class %s: %s", class.Name, w))
+		}
+	}
+	return warnings
+}
+
 // AddRules adds what the alert rules in a Prometheus rule file read, if they have one of
 // the severities; none stands for all. What parses is added even if the rest does not.
 func (m *Metrics) AddRules(content []byte, file string, severities []string) error {

@@ -89,3 +89,15 @@ func TestBadRules(t *testing.T) {
 	more.Add(metrics)
 	require.Equal(t, 1, more.Len())
 }
+
+func TestWarningsNameClassAndMetric(t *testing.T) {
+	var read, low Metrics
+	require.NoError(t, read.AddRules([]byte(someRules), "a.yml", nil))
+	require.NoError(t, low.AddQuery("rate(go_gc_total[2m])", "a dashboard"))
+	metrics := map[string]Metrics{ClassCritical: read, ClassLow: low}
+	require.Equal(t, []string{
+		`class critical: errors_total is read over 1m0s, which may have less than two samples when they are 30s apart; a max_gap of at most 25s answers always (alert Errors in a.yml)`,
+		`class low: go_gc_total is read over 2m0s, which may have less than two samples when they are 4m0s apart; a max_gap of at most 55s answers always (a dashboard)`,
+	}, Warnings(DefaultConfig(), metrics, 5*time.Second))
+	require.Empty(t, Warnings(DefaultConfig(), nil, time.Second))
+}

@@ -70,9 +70,11 @@ type Sampler struct {
 	o         Options
 	method    Method
 	keyPeriod int64 // ms
+	idle      int64 // ms of silence after which series, units and targets are new
 	pressure  Pressure
 	full      bool // the rate is 1
 	classes   []classState
+	ranges    [needs]int64 // ms of each Need
 
 	base     int64 // Unix ms
 	anchored bool  // base is set
@@ -101,7 +103,7 @@ type classState struct {
 	tier       tier
 	protected  bool
 
-	rate   float64 // of frames
+	rate   float64 // of frames, before weight and pace
 	maxGap int64   // ms, as the pressure widens it
 	keyGap int64   // ms between key frames
 	shed   uint64  // families with a smaller place are left out
@@ -123,9 +125,13 @@ func New(o Options) (*Sampler, error) {
 		o:         o,
 		method:    o.Config.Method,
 		keyPeriod: time.Duration(o.Config.KeyFrameMin).Milliseconds(),
+		idle:      2 * time.Duration(o.Config.Lookback).Milliseconds(),
 		pressure:  NewPressure(o.Config.Floor == FloorShed),
 		unitOf:    map[unitKey]uint32{},
 		targetOf:  map[uint64]uint32{},
+	}
+	for i := range s.ranges {
+		s.ranges[i] = Need(i).Range().Milliseconds()
 	}
 	if s.method == MethodFrames && o.Config.Affinity == AffinityNone {
 		s.method = MethodAligned
@@ -161,6 +167,11 @@ func (s *Sampler) Know(id uint32, info Info) error {
 	if info.Kind >= kinds {
 		return errors.New("sampler: unknown kind of series")
 	}
+	need := info.Need
+	switch {
+	case need >= needs:
+		return errors.New("sampler: unknown need of a series")
+	}
 	for int(id/chunkSize) >= len(s.chunks) {
 		s.chunks = append(s.chunks, new([chunkSize]entry))
 		if s.method == MethodRandom {
@@ -169,7 +180,7 @@ func (s *Sampler) Know(id uint32, info Info) error {
 	}
 	e := &s.chunks[id/chunkSize][id%chunkSize]
 	before := e.unit
-	e.unit = s.join(unitKey{info.Target, uint8(class)}) + 1
+	e.unit = s.join(unitKey{info.Target, uint8(class), need}) + 1
 	if before != 0 {
 		s.leave(before - 1)
 	} else {
@@ -179,6 +190,7 @@ func (s *Sampler) Know(id uint32, info Info) error {
 		e.run = 0 // its frames are of another ring
 	}
 	e.kind = info.Kind
+	e.flags |= described
 	e.place = uint32(mix(info.Target^mix(info.Family)) >> 32)
 	if s.method == MethodRandom {
 		s.keys[id] = info.Key
@@ -188,6 +200,35 @@ func (s *Sampler) Know(id uint32, info Info) error {
 
 // Knows reports whether the series was told by Know and not forgotten since.
 func (s *Sampler) Knows(id uint32) bool { return s.entry(id) != nil }
+
+// Described reports whether the series was told by Know since the last Redescribe. It is
+// false of series that are not known.
+func (s *Sampler) Described(id uint32) bool {
+	e := s.entry(id)
+	return e != nil && e.flags&described != 0
+}
+
+// Redescribe asks for all series to be told anew, for what is made of their labels has
+// changed: Described is false of each until Know. Until then they are what they were.
+func (s *Sampler) Redescribe() {
+	for _, c := range s.chunks {
+		for i := range c {
+			c[i].flags &^= described
+		}
+	}
+}
+
+// Idle reports whether the newest sample of a known series is from so long before t (Unix
+// ms), that a sample from after t counts as that of a new series: twice the lookback. To
+// forget an idle series changes nothing of what is sent afterwards, unless a sample comes
+// that is older than t.
+func (s *Sampler) Idle(id uint32, t int64) bool {
+	e := s.entry(id)
+	if e == nil {
+		return false
+	}
+	return e.lastAt == 0 || t-(s.base+int64(e.lastAt)) >= s.idle
+}
 
 // Keeps reports whether the caller has to keep the encodings of the native histograms
 // that it saw last and sent last of the series, since Sample may ask for them: those of
@@ -216,8 +257,9 @@ func (s *Sampler) Forget(ids []uint32) {
 // of ids at a time. It returns a meaningless number.
 func (s *Sampler) Touch(ids []uint32) (sum uint32) {
 	for _, id := range ids {
+		// An entry may lie in two cache lines: read its first field and one of its last.
 		if e := s.entry(id); e != nil {
-			sum += e.unit
+			sum += uint32(e.sent) + e.place
 		}
 	}
 	return sum
@@ -246,6 +288,7 @@ func (s *Sampler) Sample(id uint32, in Sample, out []Sample) []Sample {
 		k := known{s: s, e: e, u: u, c: c, in: in, at: at}
 		return k.frames(out)
 	case s.method == MethodRandom:
+		e.lastAt = max(e.lastAt, at)
 		return s.random(s.keys[id], c, in, out)
 	}
 	return s.aligned(e, u, in, out)
@@ -256,6 +299,7 @@ func (s *Sampler) aligned(e *entry, u *unit, in Sample, out []Sample) []Sample {
 	c := &s.classes[u.class]
 	at, _ := s.offset(in.Time)
 	d := s.decide(u, at)
+	e.lastAt = max(e.lastAt, at)
 	switch {
 	case s.full, c.protected, in.stale():
 	case uint64(e.place) < c.shed:
@@ -351,7 +395,7 @@ func (s *Sampler) apply() {
 	limit := (time.Duration(s.o.Config.Lookback) - lookbackMargin).Milliseconds()
 	for i := range s.classes {
 		c := &s.classes[i]
-		c.rate = min(1, c.weight*frameRate(x))
+		c.rate = frameRate(x)
 		c.maxGap = widened(c.tier, x, c.configured, limit)
 		c.keyGap = keyGap(s.keyPeriod, frameRate(x), c.maxGap)
 		c.shed = uint64(math.Ceil(shedShare(c.tier, x) * (1 << 32)))

@@ -69,7 +69,8 @@ func keyFrame(_, key bool) bool      { return key }
 
 func TestSmallState(t *testing.T) {
 	require.EqualValues(t, 40, unsafe.Sizeof(entry{}))
-	require.LessOrEqual(t, unsafe.Sizeof(unit{}), uintptr(300))
+	require.EqualValues(t, 192, unsafe.Sizeof(unit{}), "a multiple of a cache line")
+	require.EqualValues(t, 64, unsafe.Offsetof(unit{}.ring), "all else is in the first")
 }
 
 func TestResetIsSentWithTheSampleBefore(t *testing.T) {
@@ -116,24 +117,20 @@ func TestElidedRunOfAGaugeIsReplayedWhenItJumps(t *testing.T) {
 		o.s.Set(Step{0.5, 0.1})
 		o.until(10, keyFrame)
 		o.scrape(10)
-		elided := 0
-		for range 6 {
+		var frames []float64
+		for range 3 {
 			o.until(10, func(f, k bool) bool { require.False(t, k); return f })
 			require.Empty(t, o.scrape(10))
-			if elided++; elided == 3 {
-				break
-			}
+			frames = append(frames, 10)
 		}
-		o.until(10, func(f, k bool) bool { require.False(t, k); return f })
+		o.until(10, func(f, k bool) bool { require.False(t, k); return !f })
+		require.Empty(t, o.scrape(10), "no frame: seen last")
 		out := o.scrape(c.to)
 		if !c.replay {
-			require.Len(t, out, 1)
+			require.Equal(t, []float64{10, c.to}, out, "both sides of the change")
 			continue
 		}
-		require.Len(t, out, elided+1)
-		for _, v := range out[:elided] {
-			require.Equal(t, 10.0, v)
-		}
+		require.Equal(t, append(frames, 10), out[:len(out)-1], "the elided frames, and what was seen last")
 	}
 }
 
@@ -302,7 +299,7 @@ func TestALostKeyFrameIsMadeUpFor(t *testing.T) {
 		if o.at()-key >= 120_000+2500 {
 			require.NotEmpty(t, out)
 			u := &o.s.units[o.s.entry(only).unit-1]
-			require.True(t, u.decisions[u.latest].key, "for all series of the unit")
+			require.True(t, u.decisions[0].key, "for all series of the unit")
 			return
 		}
 	}
@@ -340,8 +337,66 @@ func TestCriticalGaugesAreSentWhenTheyMove(t *testing.T) {
 	o.s.Set(Step{0.1, 1})
 	o.until(100, keyFrame)
 	o.scrape(100)
-	require.Empty(t, o.scrape(109))
-	require.Equal(t, []float64{109, 112}, o.scrape(112))
+	require.Equal(t, []float64{101}, o.scrape(101), "it rested")
+	require.Empty(t, o.scrape(105), "it did not, and this is a small change")
+	require.Equal(t, []float64{105, 113}, o.scrape(113))
+}
+
+func TestGaugesThatRestedAreSentWhenTheyChange(t *testing.T) {
+	o := newOne(t, KindGauge, 2, nil)
+	for range 5 {
+		o.scrape(100)
+	}
+	o.s.Set(Step{0.1, 1})
+	o.until(100, keyFrame)
+	o.scrape(100)
+	require.Empty(t, o.scrape(100))
+	require.Equal(t, []float64{100, 100.1}, o.scrape(100.1), "both sides of the change")
+	require.Empty(t, o.scrape(200), "it does not rest")
+	require.Empty(t, o.scrape(100.1))
+}
+
+func TestCriticalCountersAreSentWhenTheyRiseAfterARest(t *testing.T) {
+	for _, c := range []struct {
+		kind         Kind
+		class        uint8
+		first, after int
+	}{
+		{KindCounter, 0, 2, 1},
+		{KindCounter, 2, 0, 0},
+		{KindHistogram, 0, 0, 0}, // its parts belong together
+	} {
+		o := newOne(t, c.kind, c.class, nil)
+		for range 5 {
+			o.scrape(1)
+		}
+		o.s.Set(Step{0.1, 1})
+		o.until(1, keyFrame)
+		o.scrape(1)
+		require.Empty(t, o.scrape(1))
+		require.Len(t, o.scrape(2), c.first, "%s of class %d: before and after the rise", c.kind, c.class)
+		require.Len(t, o.scrape(2), c.after, "%s of class %d: so that irate sees its end", c.kind, c.class)
+		require.Empty(t, o.scrape(2), "%s of class %d", c.kind, c.class)
+	}
+}
+
+// Were a critical counter to rest for as long as any, what rate makes of it at the ends of
+// its range would differ too much.
+func TestCriticalCountersRestShortly(t *testing.T) {
+	for class, longest := range map[uint8]int{0: 2, 2: 5} {
+		o := newOne(t, KindCounter, class, nil)
+		for range 5 {
+			o.scrape(1)
+		}
+		o.s.Set(Step{0.9, 0.001}) // all are frames
+		o.until(1, keyFrame)
+		o.scrape(1)
+		rests := 0
+		for len(o.scrape(1)) == 0 {
+			rests++
+		}
+		require.Equal(t, longest, rests, "class %d", class)
+	}
 }
 
 func TestShedFamilies(t *testing.T) {

@@ -1,23 +1,31 @@
 package sampler
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// Selector is a PromQL series selector in a configuration.
+// Selector is a PromQL series selector in a configuration. The zero Selector selects
+// everything.
 type Selector struct {
 	text     string
 	matchers []*labels.Matcher
 }
 
-// ParseSelector parses a selector such as {__name__=~"go_.*"}.
+// ParseSelector parses a selector such as {__name__=~"go_.*"}. It fails for one that
+// selects everything: configurations say that by leaving the selectors out.
 func ParseSelector(text string) (Selector, error) {
 	matchers, err := parser.NewParser(parser.Options{}).ParseMetricSelector(text)
 	if err != nil {
-		return Selector{}, fmt.Errorf("not a series selector: %w", err)
+		return Selector{}, fmt.Errorf("not a series selector: %s", selectorError(text, err))
+	}
+	if len(matchers) == 0 {
+		return Selector{}, errors.New("selects everything; leave match out for that")
 	}
 	return Selector{text: text, matchers: matchers}, nil
 }
@@ -39,7 +47,21 @@ func (s Selector) String() string { return s.text }
 
 // Expected says what the key takes.
 func (Selector) Expected() string {
-	return `a series selector in single quotes, such as '{__name__=~"go_.*"}'`
+	return `a series selector in single quotes, such as '{job=~"node|api"}'`
+}
+
+// Matchers are those that must all match. They belong to the Selector.
+func (s Selector) Matchers() []*labels.Matcher { return s.matchers }
+
+// Canonical is the selector in one spelling: equal for two that differ in order, spaces
+// or repetition only.
+func (s Selector) Canonical() string {
+	list := make([]string, len(s.matchers))
+	for i, m := range s.matchers {
+		list[i] = m.String()
+	}
+	slices.Sort(list)
+	return strings.Join(slices.Compact(list), ",")
 }
 
 // matches reports whether the labels are selected; get gives the value of a label, which
@@ -51,4 +73,19 @@ func (s Selector) matches(get func(name string) string) bool {
 		}
 	}
 	return true
+}
+
+// selectorError says what is wrong with a selector and where in it.
+func selectorError(text string, err error) string {
+	var list parser.ParseErrors
+	if !errors.As(err, &list) || len(list) == 0 {
+		return err.Error()
+	}
+	first := list[0]
+	at := min(max(int(first.PositionRange.Start), 0), len(text))
+	message := fmt.Sprintf("%v (at character %d)", first.Err, len([]rune(text[:at]))+1)
+	if strings.Contains(text, "=") && !strings.Contains(text, "{") {
+		message += "; conditions on labels stand in braces"
+	}
+	return message
 }

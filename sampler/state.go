@@ -40,28 +40,43 @@ const (
 	waiting
 	// absent: the series was shed, and is sent at its next frame in any case.
 	absent
+	// described: what the series is was told since the last Redescribe. It says nothing
+	// of samples, and outlives all of the above.
+	described
+	// stirred: the sample sent last is the first rise after a rest.
+	stirred
 )
 
 // rebase moves the times along with the base.
 func (e *entry) rebase(by int64) {
 	e.sentAt, e.lastAt = rebased(e.sentAt, by), rebased(e.lastAt, by)
+	if e.lastAt == 0 {
+		e.renew()
+	}
+}
+
+// renew makes a known series one of which nothing was seen yet.
+func (e *entry) renew() {
+	*e = entry{unit: e.unit, place: e.place, kind: e.kind, flags: e.flags & described}
 }
 
 type unitKey struct {
 	target uint64
 	class  uint8
+	need   Need
 }
 
-// unit is the series of one class in one target: what has a rate of frames.
+// unit is the series of one class and need in one target: what has a rate of frames. All
+// but the ring, which few samples need, is in one cache line.
 type unit struct {
-	decisions [decisions]decision
-	ring      [ringSize]uint32 // time of each frame, by its number
 	target    uint32
 	lastKey   uint32 // time of the newest key frame
 	series    uint32
 	newest    uint16 // number of the newest frame
 	class     uint8
-	latest    uint8 // place of the decision made last
+	need      Need
+	decisions [decisions]decision // the first is the one made last
+	ring      [ringSize]uint32    // time of each frame, by its number
 }
 
 // decision is what a unit decided for the scrape at a time.
@@ -71,6 +86,12 @@ type decision struct {
 	frame  bool
 	key    bool
 	ringed bool // the frame's time is in the ring
+}
+
+// renew makes the unit one that has seen no scrape. Its series have seen none for as long
+// as it has, so that none has a run in its ring.
+func (u *unit) renew() {
+	*u = unit{target: u.target, class: u.class, need: u.need, series: u.series}
 }
 
 func (u *unit) rebase(by int64) {
@@ -91,12 +112,17 @@ type target struct {
 	cadence Cadence
 }
 
-// observe notes a scrape, unless it is older than one before.
-func (t *target) observe(at uint32) {
+// observe notes a scrape, unless it is older than one before. A target that was silent
+// for longer than idle is a new one.
+func (t *target) observe(at uint32, idle int64) {
 	if at <= t.lastAt {
 		return
 	}
-	if t.lastAt != 0 {
+	switch {
+	case t.lastAt == 0:
+	case int64(at-t.lastAt) > idle:
+		t.cadence = Cadence{}
+	default:
 		t.cadence.Add(at - t.lastAt)
 	}
 	t.lastAt = at
@@ -169,7 +195,7 @@ func (s *Sampler) entry(id uint32) *entry {
 func (s *Sampler) join(key unitKey) uint32 {
 	i, ok := s.unitOf[key]
 	if !ok {
-		u := unit{target: s.joinTarget(key.target), class: key.class}
+		u := unit{target: s.joinTarget(key.target), class: key.class, need: key.need}
 		if n := len(s.freeUnits); n > 0 {
 			i = s.freeUnits[n-1]
 			s.freeUnits = s.freeUnits[:n-1]
@@ -208,7 +234,7 @@ func (s *Sampler) leave(i uint32) {
 		return
 	}
 	t := &s.targets[u.target]
-	delete(s.unitOf, unitKey{t.key, u.class})
+	delete(s.unitOf, unitKey{t.key, u.class, u.need})
 	s.freeUnits = append(s.freeUnits, i)
 	if t.units--; t.units == 0 {
 		delete(s.targetOf, t.key)

@@ -27,6 +27,9 @@ type ClassStats struct {
 	Replayed uint64
 }
 
+// Share is Stats.Share.
+func (s *Sampler) Share() float64 { return s.pressure.Share() }
+
 // Stats returns the counts. It allocates.
 func (s *Sampler) Stats() Stats {
 	stats := Stats{

@@ -27,6 +27,7 @@ type fidelityFlags struct {
 	methods string
 	format  string
 	classes string
+	explain bool
 }
 
 // errUsage is wrapped by errors about the command line itself.
@@ -44,10 +45,11 @@ func fidelityCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func
 	cmd.Flag("method", "Ways of thinning, with commas: frames, aligned, random (at the share that frames keep).").Default("frames,random").StringVar(&f.methods)
 	cmd.Flag("format", "table, json or html.").Default("table").EnumVar(&f.format, "table", "json", "html")
 	cmd.Flag("classes", "Whose metrics are critical: those of alerts with severity page, or of all alerts.").Default("all").EnumVar(&f.classes, "page", "all")
+	cmd.Flag("explain", "Name the alert episodes that differ and the queries with most bad steps, on standard error.").BoolVar(&f.explain)
 	return cmd, func(stdout, stderr io.Writer) int {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		switch err := f.compare(ctx, stdout); {
+		switch err := f.compare(ctx, stdout, stderr); {
 		case errors.Is(err, errUsage):
 			fmt.Fprintf(stderr, "sluice: fidelity: %v; try --help\n", err)
 			return exitUsage
@@ -59,7 +61,7 @@ func fidelityCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func
 	}
 }
 
-func (f *fidelityFlags) compare(ctx context.Context, stdout io.Writer) error {
+func (f *fidelityFlags) compare(ctx context.Context, stdout, stderr io.Writer) error {
 	rates, err := parseRates(f.rates)
 	if err != nil {
 		return err
@@ -104,7 +106,10 @@ func (f *fidelityFlags) compare(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.capture, err)
 	}
-	return report.Write(stdout, fidelity.Format(f.format))
+	if err := report.Write(stdout, fidelity.Format(f.format)); err != nil || !f.explain {
+		return err
+	}
+	return report.Explain(stderr)
 }
 
 // sampling is the default configuration with what the alerts read as critical.

@@ -64,9 +64,24 @@ func run(args []string, stdout, stderr io.Writer) int {
 	promslogflag.AddFlags(app, &f.log)
 
 	serve := app.Command("run", "Run the gateway. The default.").Default()
-
 	check := app.Command("check", "Check the configuration file: all problems at once, with their places.")
-	compare, runFidelity := fidelityCommand(app)
+	commands := map[string]action{
+		serve.FullCommand(): func(_, stderr io.Writer) int {
+			if err := serveGateway(f); err != nil {
+				fmt.Fprintf(stderr, "sluice: %v\n", err)
+				return exitError
+			}
+			return exitOK
+		},
+		check.FullCommand(): func(stdout, stderr io.Writer) int { return checkConfig(f, stdout, stderr) },
+	}
+	add := func(cmd *kingpin.CmdClause, do func(stdout, stderr io.Writer) int) { commands[cmd.FullCommand()] = do }
+	add(ledgerCommand(app, &f.storagePath))
+	add(classesCommand(app, &f.configFile))
+	add(fidelityCommand(app))
+	add(replayCommand(app))
+	add(probeCommand(app, &f.configFile))
+	add(lockbenchCommand(app))
 
 	cmd, err := app.Parse(args)
 	if help(args) {
@@ -76,19 +91,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "sluice: %v%s; try --help\n", err, suggestion(app, args))
 		return exitUsage
 	}
-	switch cmd {
-	case check.FullCommand():
-		return checkConfig(f, stdout, stderr)
-	case compare.FullCommand():
-		return runFidelity(stdout, stderr)
-	case serve.FullCommand():
-		if err := serveGateway(f); err != nil {
-			fmt.Fprintf(stderr, "sluice: %v\n", err)
-			return exitError
-		}
-	}
-	return exitOK
+	return commands[cmd](stdout, stderr)
 }
+
+// action is what a command does; it returns the exit code.
+type action = func(stdout, stderr io.Writer) int
 
 // suggestion names the flag that an unknown one was most likely meant to be.
 func suggestion(app *kingpin.Application, args []string) string {

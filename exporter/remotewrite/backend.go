@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strconv"
 	"time"
@@ -27,6 +28,9 @@ import (
 type Options struct {
 	Config Config // after SetDirectory; validated by New
 	Name   string // of the backend, in metrics and logs
+	// Instance is what the gateway calls itself to the backend where no client
+	// certificate names it.
+	Instance string
 
 	// Metadata is asked for the metadata of series that came by remote write 1.0 and go
 	// out by 2.0. Nil: they go without.
@@ -42,10 +46,14 @@ type Options struct {
 // Backend is one remote-write endpoint. It implements exporter.Backend; it has no
 // goroutine of its own and keeps connections open until Close.
 type Backend struct {
-	config  Config
-	now     func() time.Time
-	client  *http.Client
-	metrics *metrics
+	config   Config
+	identity string
+	now      func() time.Time
+	client   *http.Client
+	metrics  *metrics
+	peer     *peer
+	// registerer has the metrics of the peer; nil: nobody has.
+	registerer prometheus.Registerer
 
 	connections connections
 	// request is what all requests have in common, headers what those of one version do.
@@ -80,8 +88,18 @@ func New(o Options) (*Backend, error) {
 	if b.client, err = newClient(&b.config, &b.connections); err != nil {
 		return nil, fmt.Errorf("remote_write backend %q: %w", o.Name, err)
 	}
+	if b.identity, err = identity(&b.config.HTTP.TLSConfig, o.Instance); err != nil {
+		return nil, fmt.Errorf("remote_write backend %q: %w", o.Name, err)
+	}
 	if b.metrics, err = newMetrics(o.Registerer, o.Name); err != nil {
 		return nil, fmt.Errorf("remote_write backend %q: %w", o.Name, err)
+	}
+	b.peer = newPeer(o.Name, &b.config.HTTP.TLSConfig)
+	if o.Registerer != nil {
+		if err := o.Registerer.Register(b.peer); err != nil {
+			return nil, fmt.Errorf("remote_write backend %q: registering its metrics: %w", o.Name, err)
+		}
+		b.registerer = o.Registerer
 	}
 	u := b.config.URL.URL
 	b.request = http.Request{
@@ -150,9 +168,9 @@ func (b *Backend) post(ctx context.Context, v series.Version, c *content, attemp
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(b.config.Timeout))
 	defer cancel()
 	req := b.request.WithContext(ctx)
-	req.Header = b.headers[v]
+	req.Header = maps.Clone(b.headers[v])
+	req.Header.Set(provenanceHeader, provenance(b.identity, c.kept))
 	if attempt > 0 {
-		req.Header = req.Header.Clone()
 		req.Header.Set("Retry-Attempt", strconv.Itoa(attempt))
 	}
 	req.ContentLength = int64(c.src.Len())
@@ -165,6 +183,7 @@ func (b *Backend) post(ctx context.Context, v series.Version, c *content, attemp
 	if err != nil {
 		a.err = withoutURL(err)
 	} else {
+		b.peer.answered(res, start, b.now())
 		a.take(res)
 	}
 	a.taken = c.revoke()
@@ -217,7 +236,7 @@ func emptyRequest(v series.Version) *content {
 	if v == series.V2 {
 		message = []byte{4<<3 | 2, 0} // symbols: [""]
 	}
-	return &content{src: &stored{body: s2.EncodeSnappy(nil, message)}}
+	return &content{src: &stored{body: s2.EncodeSnappy(nil, message)}, kept: 1}
 }
 
 // trial asks a backend that is spoken to in 1.0 whether it takes 2.0 now, if that is
@@ -266,5 +285,8 @@ func (b *Backend) Close() error {
 	b.client.CloseIdleConnections()
 	b.connections.closeAll()
 	b.metrics.close()
+	if b.registerer != nil {
+		b.registerer.Unregister(b.peer)
+	}
 	return nil
 }

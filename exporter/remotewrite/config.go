@@ -90,6 +90,9 @@ func DefaultConfig() Config {
 // dir. Call it before Validate and New.
 func (c *Config) SetDirectory(dir string) { c.HTTP.SetDirectory(dir) }
 
+// OutOfOrderWindow is OutOfOrderTimeWindow.
+func (c *Config) OutOfOrderWindow() time.Duration { return time.Duration(c.OutOfOrderTimeWindow) }
+
 // Validate reports every bad value as a *fielderror.Error, joined into one error. It puts
 // deprecated spellings of the client settings into the current ones. Files are not
 // opened; New does that.
@@ -121,7 +124,7 @@ func (c *Config) Validate() error {
 func reservedHeader(name string) bool {
 	name = http.CanonicalHeaderKey(name)
 	switch name {
-	case "Retry-Attempt", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Connection", "Expect":
+	case provenanceHeader, "Retry-Attempt", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Connection", "Expect":
 		return true
 	}
 	_, reserved := config.ReservedHeaders[name]

@@ -156,7 +156,7 @@ func TestConfig_Validate(t *testing.T) {
 
 func TestH6_ReservedHeaders(t *testing.T) {
 	for _, name := range []string{
-		"Content-Encoding", "content-type", "USER-AGENT", "x-prometheus-remote-write-version", "Retry-Attempt",
+		"Content-Encoding", "content-type", "USER-AGENT", "x-prometheus-remote-write-version", "Retry-Attempt", "x-dataprovenance",
 		"Authorization", "host", "Content-Length", "Transfer-Encoding", "connection", "Accept-Encoding",
 	} {
 		for _, change := range []func(*Config){

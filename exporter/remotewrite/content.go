@@ -47,6 +47,7 @@ var errRevoked = errors.New("the attempt is over")
 type content struct {
 	mu     sync.Mutex
 	src    source
+	kept   float64 // the share of the samples that it holds; see provenance
 	holder *reader // who may read now
 	read   int64   // bytes read since begin, by all readers
 }

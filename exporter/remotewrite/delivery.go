@@ -28,6 +28,7 @@ type delivery struct {
 // a batch is not what its index says; trying again does not help.
 func (b *Backend) Prepare(p *exporter.Parcel) (exporter.Delivery, error) {
 	d := &delivery{backend: b, choice: b.negotiation.choose(), tallies: make([]exporter.Tally, len(p.Parts))}
+	d.content.kept = p.Kept
 	var err error
 	if d.choice.version == series.V1 {
 		err = d.prepareV1(p)

@@ -75,6 +75,9 @@ func DefaultConfig() Config {
 // out-of-memory at start.
 const maxExemplarsLimit = 10_000_000
 
+// OutOfOrderWindow is OutOfOrderTimeWindow.
+func (c *Config) OutOfOrderWindow() time.Duration { return time.Duration(c.OutOfOrderTimeWindow) }
+
 // Validate reports every bad value as a *fielderror.Error, joined into one error.
 func (c *Config) Validate() error {
 	var errs []error

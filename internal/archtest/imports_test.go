@@ -27,10 +27,10 @@ const vocabulary = " internal/series internal/remotewrite internal/bytesize inte
 // rules go from the top down. The first that matches a package holds for it. Some are for
 // packages that are planned, see docs/design.md.
 var rules = []rule{
-	{"cmd/*", "internal/gateway config internal/nearest internal/fidelity sampler"},
+	{"cmd/*", "internal/gateway config internal/nearest internal/fidelity internal/incident internal/lockbench probe sampler"},
 	// The gateway puts everything together, but the kinds of backends: config opens
 	// them, the gateway knows them by their interfaces.
-	{"internal/gateway", vocabulary + "config exporter journal journal/* journal/*/vfs lock probe receiver receiver/* router sampler web internal/ownmetrics"},
+	{"internal/gateway", vocabulary + "config exporter journal journal/* journal/*/vfs lock probe receiver receiver/* router sampler sampler/* web internal/ownmetrics internal/thinning"},
 	// config composes the Config types of the packages and lists the kinds.
 	{"config", vocabulary + "exporter exporter/* journal/* lock lock/* probe probe/* receiver router sampler internal/strictyaml"},
 	{"config/gendocs", "config internal/strictyaml internal/bytesize"},
@@ -38,13 +38,22 @@ var rules = []rule{
 	// The stages: none knows config, another stage, or a kind of backend.
 	{"receiver router sampler", vocabulary},
 	{"receiver/*", vocabulary + "receiver"},
+	{"sampler/control", "internal/fielderror"},
+	{"sampler/ledger", "internal/series journal journal/disk/vfs"},
+	// Between a lane, the journal and the sampler, none of which knows the others.
+	{"internal/thinning", vocabulary + "exporter journal sampler sampler/*"},
 	{"exporter", vocabulary + "journal"},
 	{"exporter/exportertest", vocabulary + "exporter journal internal/testutil"},
 	{"exporter/*", vocabulary + "exporter"},
 	{"journal", "internal/series"},
 	{"journal/*", vocabulary + "journal journal/*/vfs"},
 	{"probe lock", "internal/bytesize internal/fielderror"},
-	{"probe/*", "probe internal/bytesize internal/fielderror"},
+	{"probe/probetest", "probe internal/testutil"},
+	{"probe/*", "probe probe/internal/* internal/bytesize internal/fielderror"},
+	{"probe/internal/*", "probe probe/internal/* internal/fielderror"},
+	// Another way with the same client.
+	{"lock/etcdcas", "lock lock/etcd internal/fielderror"},
+	{"lock/redlock", "lock lock/redis internal/fielderror"},
 	{"lock/*", "lock internal/bytesize internal/fielderror"},
 	{"web", "internal/series"},
 
@@ -56,6 +65,10 @@ var rules = []rule{
 	// The comparison of full with thinned data, apart from the pipeline.
 	{"internal/fidelity", vocabulary + "sampler internal/capture"},
 	{"internal/capture", vocabulary},
+	{"internal/plot", ""},
+	{"dashboards/* alerts/*", "dashboards alerts"},
+	{"internal/lockbench", "lock lock/* internal/fielderror internal/plot internal/strictyaml"},
+	{"internal/incident", vocabulary + "internal/strictyaml internal/capture internal/fidelity internal/plot sampler sampler/control"},
 
 	// What holds or serves tests alone.
 	{"internal/testutil internal/archtest e2e deploy docs dashboards alerts", ""},

@@ -101,6 +101,15 @@ type agreement struct {
 	missed       int
 	spurious     int   // on thinned data alone
 	delays       []int // of episodes on both sides, steps; negative is early
+	odd          []oddEpisode
+}
+
+// oddEpisode is one that only one side has, or that begins at another step.
+type oddEpisode struct {
+	labels labels.Labels
+	at     int // step at which it begins: on full data, if it is there
+	what   string
+	delay  int // steps; 0 where one side has none
 }
 
 // add compares when the alerts of one rule fire.
@@ -116,13 +125,18 @@ func (g *agreement) add(full, thinned firing, slack int) {
 			order = labels.Compare(full[0].labels, thinned[0].labels)
 		}
 		var a, b [][2]int
+		var ls labels.Labels
 		if order <= 0 {
-			a, full = full[0].spans, full[1:]
+			ls, a, full = full[0].labels, full[0].spans, full[1:]
 		}
 		if order >= 0 {
-			b, thinned = thinned[0].spans, thinned[1:]
+			ls, b, thinned = thinned[0].labels, thinned[0].spans, thinned[1:]
 		}
+		before := len(g.odd)
 		g.addAlert(a, b, slack)
+		for i := range g.odd[before:] {
+			g.odd[before+i].labels = ls
+		}
 	}
 }
 
@@ -134,13 +148,18 @@ func (g *agreement) addAlert(full, thinned [][2]int, slack int) {
 	for _, e := range full {
 		if o, ok := near(e, thinned, slack); ok {
 			g.delays = append(g.delays, o[0]-e[0])
+			if o[0] != e[0] {
+				g.odd = append(g.odd, oddEpisode{at: e[0], what: "shifted", delay: o[0] - e[0]})
+			}
 		} else {
 			g.missed++
+			g.odd = append(g.odd, oddEpisode{at: e[0], what: "missed"})
 		}
 	}
 	for _, e := range thinned {
 		if _, ok := near(e, full, slack); !ok {
 			g.spurious++
+			g.odd = append(g.odd, oddEpisode{at: e[0], what: "false"})
 		}
 	}
 }

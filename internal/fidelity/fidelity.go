@@ -61,6 +61,7 @@ type Report struct {
 	Duration time.Duration `json:"-"` // from the first to the last sample
 	Episodes int           `json:"-"` // of all alerts on full data
 	Pages    int           `json:"-"` // those of them that page
+	Queries  []Query       `json:"-"`
 }
 
 // Row is how thinned data compares with full data for one rate and method. The package
@@ -89,6 +90,23 @@ type Row struct {
 	PagesMissed int    `json:"-"`
 	PagesFalse  int    `json:"-"`
 	Late        uint64 `json:"-"` // samples sent that were not newer than what was sent before
+
+	// Episodes are those that differ, in the order of the alerts.
+	Episodes []Episode `json:"-"`
+	// BadByQuery is Bad of each query alone, in their order.
+	BadByQuery []float64 `json:"-"`
+}
+
+// Episode is one episode of an alert on which the sides differ.
+type Episode struct {
+	Alert string // its labels
+	// What is "missed", "false" or "shifted".
+	What string
+	// At is when it begins, in seconds after the first sample: on full data, or on
+	// thinned data for a false one.
+	At float64
+	// Delay is by how many seconds a shifted one begins later; negative is early.
+	Delay float64
 }
 
 // Run compares, row by row. It works on one row at a time and keeps two stores of the
@@ -119,6 +137,7 @@ func (r *runner) run(ctx context.Context) (*Report, error) {
 		Series:   r.full.series,
 		Samples:  r.full.seen,
 		Duration: time.Duration(r.full.maxTime-r.full.minTime) * time.Millisecond,
+		Queries:  r.o.Queries,
 	}
 	for i, a := range r.o.Alerts {
 		for _, e := range r.firing[i] {
@@ -258,7 +277,13 @@ func (r *runner) compareQueries(ctx context.Context, s *store, row *Row) error {
 		if err != nil {
 			return err
 		}
+		steps, bad := d.steps, d.missing+d.large
 		d.add(r.answers[i], a)
+		share := 0.0
+		if d.steps > steps {
+			share = float64(d.missing+d.large-bad) / float64(d.steps-steps)
+		}
+		row.BadByQuery = append(row.BadByQuery, share)
 	}
 	p := d.quantiles(0.5, 0.95, 0.99)
 	row.P50, row.P95, row.P99 = p[0], p[1], p[2]
@@ -283,5 +308,13 @@ func (r *runner) compareAlerts(ctx context.Context, s *store, row *Row) error {
 	row.Missed, row.False = all.missed, all.spurious
 	row.PagesMissed, row.PagesFalse = pages.missed, pages.spurious
 	row.DelayMean, row.DelayMax = all.delay(RuleStep)
+	for _, o := range all.odd {
+		row.Episodes = append(row.Episodes, Episode{
+			Alert: o.labels.String(),
+			What:  o.what,
+			At:    Warmup.Seconds() + float64(o.at)*RuleStep.Seconds(),
+			Delay: float64(o.delay) * RuleStep.Seconds(),
+		})
+	}
 	return nil
 }

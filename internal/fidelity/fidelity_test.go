@@ -372,3 +372,23 @@ func TestErrors(t *testing.T) {
 	_, err = fidelity.Run(context.Background(), bad)
 	require.ErrorIs(t, err, capture.ErrDamaged)
 }
+
+func TestExplainNamesWhatDiffers(t *testing.T) {
+	file := record(t, map[string]curve{
+		"g":     between(12*time.Minute, 15*time.Minute),
+		"other": constant(1),
+	})
+	alert := fidelity.Alert{Name: "High", Expr: "g > 0", Labels: labels.FromStrings("severity", "page")}
+	report, row := compare(t, fidelity.Options{
+		Capture: file, Alerts: []fidelity.Alert{alert}, Queries: []fidelity.Query{{Expr: "other"}, {Expr: "g"}},
+	}, keep(func(name string, at time.Duration) bool { return name != "g" || at%(50*time.Second) == 0 }))
+	require.Equal(t, []fidelity.Episode{{
+		Alert: `{alertname="High", severity="page"}`, What: "shifted", At: 720, Delay: 30,
+	}}, row.Episodes)
+	require.Zero(t, row.BadByQuery[0])
+	require.Positive(t, row.BadByQuery[1])
+	var text bytes.Buffer
+	require.NoError(t, report.Explain(&text))
+	require.Regexp(t, `(?s)0\.5, frames:.*shifted +at 720 s +30 s +\{alertname="High".*% bad +g\n`, text.String())
+	require.NotContains(t, text.String(), "other")
+}

@@ -1,10 +1,12 @@
 package fidelity
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -80,4 +82,38 @@ func (r *Report) writeTable(w io.Writer) error {
 		fmt.Fprintln(t, strings.Join(row.cells(), "\t"))
 	}
 	return t.Flush()
+}
+
+// explained is how many queries are named for a row.
+const explained = 10
+
+// Explain writes for each row which episodes of alerts differ, and which queries have the
+// largest share of bad steps.
+func (r *Report) Explain(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range r.Rows {
+		fmt.Fprintf(t, "\n%v, %s:\n", row.Rate, row.Method)
+		for _, e := range row.Episodes {
+			fmt.Fprintf(t, "  %s\tat %v s\t%+v s\t%s\n", e.What, e.At, e.Delay, e.Alert)
+		}
+		for _, i := range row.worst(explained) {
+			fmt.Fprintf(t, "  %s bad\t\t\t%s\n", percent(row.BadByQuery[i], 1), r.Queries[i].Expr)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("explain the comparison: %w", err)
+	}
+	return nil
+}
+
+// worst is up to n queries that have bad steps, those with the most first.
+func (r Row) worst(n int) []int {
+	var list []int
+	for i, bad := range r.BadByQuery {
+		if bad > 0 {
+			list = append(list, i)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b int) int { return cmp.Compare(r.BadByQuery[b], r.BadByQuery[a]) })
+	return list[:min(n, len(list))]
 }

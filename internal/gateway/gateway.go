@@ -26,10 +26,12 @@ import (
 	"github.com/sluice-metrics/sluice/internal/ownmetrics"
 	"github.com/sluice-metrics/sluice/internal/remotewrite"
 	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/internal/thinning"
 	"github.com/sluice-metrics/sluice/journal/disk"
 	"github.com/sluice-metrics/sluice/journal/disk/vfs"
 	"github.com/sluice-metrics/sluice/receiver"
 	"github.com/sluice-metrics/sluice/router"
+	"github.com/sluice-metrics/sluice/sampler/ledger"
 	"github.com/sluice-metrics/sluice/web"
 )
 
@@ -66,6 +68,11 @@ type Gateway struct {
 	receiver    *receiver.Handler
 	deadLetters *exporter.DeadLetters
 
+	thinners *thinning.Metrics
+	watching atomic.Pointer[[]*watched] // clusters
+	leaders  *leaders
+	ledgers  *ledger.Metrics
+
 	site  *web.Site
 	ready readiness
 
@@ -74,6 +81,7 @@ type Gateway struct {
 	lines     atomic.Pointer[[]*line] // in the order of the router's and the journal's lists
 	orphans   map[string]time.Time    // when a stored cursor lost its backend
 	running   context.Context         // of the lanes; set by Run
+	probing   context.Context         // of the clusters; set by Run
 }
 
 // New opens the journal and builds everything that does not need a backend. It starts
@@ -90,11 +98,25 @@ func New(o Options) (*Gateway, error) {
 			deadLetterBound, o.Now),
 	}
 	g.lines.Store(new([]*line))
+	g.watching.Store(new([]*watched))
 	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), versioncollector.NewCollector("sluice"))
 	g.metrics = newMetrics(g.registry, g.table, g.metadata)
 	g.table.Tick(uint32(o.Now().Unix()))
 
+	var err error
+	g.thinners = thinning.NewMetrics(g.registry)
+	if g.ledgers, err = ledger.NewMetrics(g.registry); err != nil {
+		return nil, err
+	}
+	if g.leaders, err = g.newLeaders(o.Config.Lease); err != nil {
+		return nil, err
+	}
+	retain, err := owed(o.StoragePath)
+	if err != nil {
+		return nil, err
+	}
 	j, err := disk.Open(disk.Options{
+		Retain:     retain,
 		Dir:        filepath.Join(o.StoragePath, "journal"),
 		Config:     o.Config.Journal,
 		FS:         vfs.OS{},
@@ -160,6 +182,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	lanes, stopLanes := context.WithCancel(context.Background())
 	g.running = lanes
 	err := g.start()
+	probing, stopProbing := context.WithCancel(context.Background())
+	g.probing = probing
+	if err == nil {
+		var clusters []*watched
+		if clusters, _, err = g.planWatch(g.config); err == nil {
+			g.watch(clusters, clusters)
+		}
+	}
 	var tasks sync.WaitGroup
 	if err == nil {
 		tasksCtx, stopTasks := context.WithCancel(ctx)
@@ -175,6 +205,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	g.o.Logger.Info("Stopping: new requests are refused")
 	g.ready.set("shutting down")
+	// Nothing of the gateway's own is written behind the last requests of senders.
+	stopProbing()
+	g.unwatch()
 	g.receiver.Close()
 	tasks.Wait()
 	g.reloading.Lock()
@@ -202,7 +235,7 @@ func (g *Gateway) runTasks(ctx context.Context, wg *sync.WaitGroup) {
 		return
 	}
 	w := ownmetrics.New(ownmetrics.Options{
-		Gatherer: gatherer{g},
+		Gatherer: pipeline{g},
 		Job:      "sluice",
 		Instance: g.address(),
 		Interval: time.Duration(g.config.OwnMetrics.Interval),

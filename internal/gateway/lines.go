@@ -15,9 +15,12 @@ import (
 	"github.com/sluice-metrics/sluice/config"
 	"github.com/sluice-metrics/sluice/exporter"
 	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/internal/thinning"
 	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/journal/disk"
 	"github.com/sluice-metrics/sluice/router"
+	"github.com/sluice-metrics/sluice/sampler"
+	"github.com/sluice-metrics/sluice/sampler/ledger"
 )
 
 // stopGrace is how long requests in flight may take to end when their lane is replaced or
@@ -30,6 +33,8 @@ type line struct {
 	registry *prometheus.Registry // of the backend
 	backend  exporter.Backend
 	logger   *slog.Logger
+	resolved *sampler.Resolved // nil where nothing is ever withheld
+	ledger   *ledger.Ledger    // of what is withheld; nil before it is needed
 	// connected is set before the line is listed, and replaced when its lane failed.
 	connected atomic.Pointer[connection]
 	cancel    context.CancelFunc
@@ -40,6 +45,7 @@ type line struct {
 type connection struct {
 	cursor   journal.Cursor
 	lane     *exporter.Lane
+	thinner  *thinning.Thinner    // nil where nothing is ever withheld
 	registry *prometheus.Registry // of the lane
 }
 
@@ -50,6 +56,7 @@ func (g *Gateway) open(c *config.Backend) (*line, error) {
 	l := &line{config: c, registry: prometheus.NewRegistry(), logger: g.o.Logger.With("backend", c.Name)}
 	b, err := c.Open(config.OpenOptions{
 		Dir:        g.o.StoragePath,
+		Instance:   g.address(),
 		Metadata:   g.metadata,
 		Logger:     g.o.Logger,
 		Registerer: l.registry,
@@ -61,28 +68,44 @@ func (g *Gateway) open(c *config.Backend) (*line, error) {
 	return l, nil
 }
 
+// close closes the backend and what belongs to it.
+func (l *line) close() error {
+	err := l.backend.Close()
+	if l.ledger != nil {
+		err = errors.Join(err, l.ledger.Close())
+	}
+	return err
+}
+
 // connect opens the line's cursor and makes its lane.
 func (g *Gateway) connect(l *line) error {
 	cursor, err := g.journal.OpenCursor(l.config.Name)
 	if err != nil {
 		return fmt.Errorf("backend %s: %w", l.config.Name, err)
 	}
-	reg := prometheus.NewRegistry()
-	lane := exporter.New(exporter.Options{
+	c := &connection{cursor: cursor, registry: prometheus.NewRegistry()}
+	if c.thinner, err = g.sampling(l, cursor); err != nil {
+		return errors.Join(err, cursor.Close())
+	}
+	c.lane = exporter.New(exporter.Options{
 		Name:        l.config.Name,
 		Config:      l.config.Lane(),
 		Backend:     l.backend,
 		Cursor:      cursor,
 		Picker:      router.NewPicker(g.router, l.config.Name, g.metadata),
+		Sampling:    c.sampling(),
 		DeadLetters: g.deadLetters,
-		Metrics:     exporter.NewMetrics(reg),
+		Metrics:     exporter.NewMetrics(c.registry),
 		Logger:      l.logger,
 		Now:         g.o.Now,
 		Durable:     g.config.Journal.Durability == disk.DurabilityFsync,
 		StopGrace:   stopGrace,
 	})
-	reg.MustRegister(lane)
-	l.connected.Store(&connection{cursor: cursor, lane: lane, registry: reg})
+	c.registry.MustRegister(c.lane)
+	if c.thinner != nil {
+		c.registry.MustRegister(c.thinner)
+	}
+	l.connected.Store(c)
 	return nil
 }
 
@@ -93,7 +116,7 @@ func (g *Gateway) run(l *line) {
 	go func() {
 		defer close(l.done)
 		for {
-			err := l.lane().Run(ctx)
+			err := l.connected.Load().run(ctx)
 			if ctx.Err() != nil {
 				if err != nil {
 					l.logger.Error("The lane ended with an error; what it could not commit is sent again after a restart", "err", err)
@@ -143,10 +166,13 @@ func (g *Gateway) start() error {
 		c := &g.config.Backends[i]
 		g.ready.set("opening backend " + c.Name)
 		l, err := g.open(c)
+		if err == nil {
+			lines = append(lines, l)
+			l.resolved, err = g.resolve(g.config, c)
+		}
 		if err != nil {
 			return errors.Join(err, closeBackends(lines))
 		}
-		lines = append(lines, l)
 	}
 	if err := g.switchTo(lines, lines); err != nil {
 		return errors.Join(err, closeBackends(lines))
@@ -159,7 +185,7 @@ func (g *Gateway) start() error {
 func closeBackends(lines []*line) error {
 	var errs []error
 	for _, l := range lines {
-		errs = append(errs, l.backend.Close())
+		errs = append(errs, l.close())
 	}
 	return errors.Join(errs...)
 }
@@ -250,6 +276,10 @@ func (g *Gateway) reload() error {
 	if err := needsRestart(g.config, next); err != nil {
 		return err
 	}
+	clusters, freshClusters, err := g.planWatch(next)
+	if err != nil {
+		return err
+	}
 	p, err := g.plan(next)
 	if err != nil {
 		return err
@@ -263,10 +293,11 @@ func (g *Gateway) reload() error {
 		return errors.Join(fmt.Errorf("the new backends cannot be connected: %w", err), g.fallBack(p))
 	}
 	for _, l := range p.retired {
-		if err := l.backend.Close(); err != nil {
+		if err := l.close(); err != nil {
 			l.logger.Error("Closing a backend that was removed or replaced", "err", err)
 		}
 	}
+	g.watch(clusters, freshClusters)
 	g.config = next
 	g.noteOrphans()
 	g.site.SetRoutes(g.routes())
@@ -285,6 +316,8 @@ func needsRestart(old, next *config.Config) error {
 	check("journal", old.Journal, next.Journal)
 	check("series", old.Series, next.Series)
 	check("own_metrics", old.OwnMetrics, next.OwnMetrics)
+	check("lease", old.Lease, next.Lease)
+	check("tracing", old.Tracing, next.Tracing)
 	return errors.Join(errs...)
 }
 
@@ -304,12 +337,16 @@ func (g *Gateway) plan(next *config.Config) (*plan, error) {
 	for i := range next.Backends {
 		c := &next.Backends[i]
 		k := slices.IndexFunc(old, func(l *line) bool { return l.config.Name == c.Name })
+		resolved, err := g.resolve(next, c)
+		if err != nil {
+			return nil, errors.Join(err, closeBackends(p.opened))
+		}
 		if k >= 0 && c.SameDelivery(old[k].config) {
 			l := old[k]
 			kept[l] = true
-			if c.Digest() != l.config.Digest() {
+			if c.Digest() != l.config.Digest() || !sameSampling(resolved, l.resolved) || !reflect.DeepEqual(c.LagFrom, l.config.LagFrom) {
 				p.halted = append(p.halted, l)
-				l = &line{config: c, registry: l.registry, backend: l.backend, logger: l.logger}
+				l = &line{config: c, registry: l.registry, backend: l.backend, logger: l.logger, resolved: resolved, ledger: l.ledger}
 				p.fresh = append(p.fresh, l)
 			}
 			p.lines = append(p.lines, l)
@@ -322,6 +359,7 @@ func (g *Gateway) plan(next *config.Config) (*plan, error) {
 		if err != nil {
 			return nil, errors.Join(err, closeBackends(p.opened))
 		}
+		l.resolved = resolved
 		p.opened = append(p.opened, l)
 		p.fresh = append(p.fresh, l)
 		p.lines = append(p.lines, l)
@@ -333,6 +371,13 @@ func (g *Gateway) plan(next *config.Config) (*plan, error) {
 		}
 	}
 	return p, nil
+}
+
+func sameSampling(a, b *sampler.Resolved) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Digest == b.Digest
 }
 
 // fallBack connects the lines of before a failed reload again.

@@ -63,9 +63,24 @@ func (m *metrics) reloaded(ok bool, now time.Time) {
 type gatherer struct{ g *Gateway }
 
 func (a gatherer) Gather() ([]*dto.MetricFamily, error) {
-	all := prometheus.Gatherers{a.g.registry}
-	for _, l := range *a.g.lines.Load() {
-		all = append(all, l.registry, l.connected.Load().registry)
+	all := a.g.own()
+	for _, w := range *a.g.watching.Load() {
+		all = append(all, w.registry)
 	}
 	return all.Gather()
+}
+
+// pipeline gathers what the gateway writes into its own pipeline as its own: all but what
+// the probes found, which goes there by itself.
+type pipeline struct{ g *Gateway }
+
+func (a pipeline) Gather() ([]*dto.MetricFamily, error) { return a.g.own().Gather() }
+
+// own are the gatherers of everything but the probes.
+func (g *Gateway) own() prometheus.Gatherers {
+	all := prometheus.Gatherers{g.registry}
+	for _, l := range *g.lines.Load() {
+		all = append(all, l.registry, l.connected.Load().registry)
+	}
+	return all
 }

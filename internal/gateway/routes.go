@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/sluice-metrics/sluice/probe"
 	"github.com/sluice-metrics/sluice/receiver"
 	"github.com/sluice-metrics/sluice/receiver/otlp"
 	"github.com/sluice-metrics/sluice/web"
@@ -20,7 +21,7 @@ type querier interface {
 func (g *Gateway) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	for _, path := range receiver.Paths {
-		mux.Handle(path, g.receiver)
+		mux.Handle(path, g.telling(g.receiver))
 	}
 	if c := g.o.Config.Receiver.OTLP; c.Enabled {
 		exports := g.receiver.OTLP(otlp.New(c))
@@ -28,6 +29,9 @@ func (g *Gateway) routes() *http.ServeMux {
 			mux.Handle(path, exports)
 		}
 	}
+	mux.HandleFunc("GET /api/v1/lag", g.lag)
+	mux.HandleFunc("GET /api/v1/ledger", g.missing)
+	mux.Handle(probe.ReplicasPath, probe.ReplicasHandler(g.clusters))
 	root := false
 	for _, l := range *g.lines.Load() {
 		q, ok := l.backend.(querier)

@@ -26,8 +26,11 @@ func (g *Gateway) keepSeries(ctx context.Context) {
 }
 
 // evict forgets idle series, except where a batch with their ids is still on its way: an
-// id must not be used again before.
+// id must not be used again before, nor while anybody keeps state of the old series by it.
 func (g *Gateway) evict() {
+	// A backend that is carried over by a reload is in one of its lists, so none is missed.
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
 	before := g.o.Now().Add(-time.Duration(g.config.Series.IdleAfter)).Unix()
 	// A series is marked with a tick of ten seconds, and its request is on the way to
 	// the journal for as long as admission allows.
@@ -41,9 +44,22 @@ func (g *Gateway) evict() {
 	}
 	g.metrics.evicted.Add(float64(len(ids)))
 	for _, l := range *g.lines.Load() {
-		if f, ok := l.backend.(interface{ Forget([]series.ID) }); ok {
-			f.Forget(ids)
-		}
+		l.forget(ids)
+	}
+	g.table.Free(ids)
+}
+
+// forgetter keeps state by series id. When Forget returns, it has none of these ids any
+// more; afterwards they may come as those of other series.
+type forgetter interface{ Forget(ids []series.ID) }
+
+// forget tells all of the line that keep state by series id.
+func (l *line) forget(ids []series.ID) {
+	if f, ok := l.backend.(forgetter); ok {
+		f.Forget(ids)
+	}
+	if t := l.connected.Load().thinner; t != nil {
+		t.Forget(ids)
 	}
 }
 

@@ -23,9 +23,15 @@ import (
 // Options is what a Writer is made of.
 type Options struct {
 	Gatherer prometheus.Gatherer
-	// Job and Instance are the labels that tell these series from those of others.
+	// Job and Instance are the labels that tell these series from those of others. Without
+	// an Instance the series are of no process: they have no such label, there is no up
+	// among them, and their timestamps are multiples of the interval, so that several
+	// processes write the same.
 	Job, Instance string
 	Interval      time.Duration
+	// Active says whether there is something to write; nil is always. When there is not,
+	// what was written before is forgotten, and not marked as ended.
+	Active func() bool
 	// Write takes one RW 2.0 request, a snappy block that is its own from then on.
 	Write  func(ctx context.Context, body []byte) error
 	Logger *slog.Logger
@@ -68,6 +74,10 @@ func (w *Writer) Run(ctx context.Context) error {
 
 // write writes what can be gathered. It returns an error also where that was not all.
 func (w *Writer) write(ctx context.Context) error {
+	if w.o.Active != nil && !w.o.Active() {
+		w.alive = map[string]labels.Labels{}
+		return nil
+	}
 	families, failed := w.o.Gatherer.Gather()
 	if failed != nil {
 		failed = fmt.Errorf("gathering own metrics: %w", failed)
@@ -75,12 +85,21 @@ func (w *Writer) write(ctx context.Context) error {
 			return failed
 		}
 	}
-	r := request{w: w, now: w.o.Now().UnixMilli(), symbols: writev2.NewSymbolTable(), alive: map[string]labels.Labels{}}
-	r.up()
+	now := w.o.Now()
+	if w.o.Instance == "" {
+		now = now.Truncate(w.o.Interval)
+	}
+	r := request{w: w, now: now.UnixMilli(), symbols: writev2.NewSymbolTable(), alive: map[string]labels.Labels{}}
+	if w.o.Instance != "" {
+		r.up()
+	}
 	for _, f := range families {
 		r.family(f)
 	}
 	r.stale()
+	if len(r.req.Timeseries) == 0 {
+		return failed
+	}
 	r.req.Symbols = r.symbols.Symbols()
 	plain, err := r.req.Marshal()
 	if err != nil {
@@ -148,7 +167,10 @@ func (r *request) histogram(name string, ls []*dto.LabelPair, h *dto.Histogram, 
 }
 
 func (r *request) add(name string, pairs []*dto.LabelPair, v float64, md writev2.Metadata, more ...labels.Label) {
-	ls := append(more, labels.Label{Name: model.MetricNameLabel, Value: name}, labels.Label{Name: "job", Value: r.w.o.Job}, labels.Label{Name: "instance", Value: r.w.o.Instance})
+	ls := append(more, labels.Label{Name: model.MetricNameLabel, Value: name}, labels.Label{Name: "job", Value: r.w.o.Job})
+	if r.w.o.Instance != "" {
+		ls = append(ls, labels.Label{Name: "instance", Value: r.w.o.Instance})
+	}
 	for _, p := range pairs {
 		if p.GetValue() != "" {
 			ls = append(ls, labels.Label{Name: p.GetName(), Value: p.GetValue()})

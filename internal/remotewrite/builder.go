@@ -295,7 +295,7 @@ func (b *Builder) Add(m *Message, i int) Outcome {
 func (b *Builder) copy(m *Message, s *Series) Outcome {
 	b.body = append(b.body, m.Data[s.From:s.To]...)
 	b.series++
-	return Outcome{Written: s.counts()}
+	return Outcome{Written: s.Counts()}
 }
 
 // AddLabels is Add with the labels ls, which must be canonical (sorted, none twice,
@@ -313,7 +313,8 @@ func (b *Builder) AddLabels(m *Message, i int, ls []Label) Outcome {
 	return o
 }
 
-func (s *Series) counts() series.Counts {
+// Counts is what the series holds.
+func (s *Series) Counts() series.Counts {
 	return series.Counts{Samples: uint64(s.Samples), Histograms: uint64(s.Histograms), Exemplars: uint64(s.Exemplars)}
 }
 
@@ -324,7 +325,7 @@ func (b *Builder) judge(s *Series) Outcome {
 	case "", ReasonExemplarWithoutSample:
 		return Outcome{}
 	default:
-		return Outcome{Dropped: s.counts(), Reason: reason}
+		return Outcome{Dropped: s.Counts(), Reason: reason}
 	}
 }
 
@@ -336,7 +337,7 @@ func (b *Builder) add(m *Message, i int) Outcome {
 	}
 	keeps, ok := b.keepsNames(m, i)
 	if !ok {
-		return Outcome{Dropped: s.counts(), Reason: ReasonMalformedLabels}
+		return Outcome{Dropped: s.Counts(), Reason: ReasonMalformedLabels}
 	}
 	if keeps && s.Flags&FlagSplitLabels == 0 {
 		return b.respell(m, i)
@@ -344,7 +345,7 @@ func (b *Builder) add(m *Message, i int) Outcome {
 	ls, err := m.AppendLabels(b.ls[:0], i)
 	b.ls = ls
 	if err != nil {
-		return Outcome{Dropped: s.counts(), Reason: ReasonMalformedLabels}
+		return Outcome{Dropped: s.Counts(), Reason: ReasonMalformedLabels}
 	}
 	return b.addLabels(m, i, ls)
 }
@@ -360,7 +361,7 @@ func (b *Builder) respell(m *Message, i int) Outcome {
 	}
 	md, ok := b.refsOf(m, i)
 	if !ok {
-		return Outcome{Dropped: s.counts(), Reason: ReasonMalformedLabels}
+		return Outcome{Dropped: s.Counts(), Reason: ReasonMalformedLabels}
 	}
 	return b.putV2(m, i, md)
 }
@@ -373,7 +374,7 @@ func (b *Builder) addLabels(m *Message, i int, ls []Label) Outcome {
 	if !b.escape.keeps(ls) {
 		var reason Reason
 		if to, reason = b.escape.labelsOf(ls); reason != "" {
-			return Outcome{Dropped: s.counts(), Reason: reason}
+			return Outcome{Dropped: s.Counts(), Reason: reason}
 		}
 	}
 	if b.o.Version == series.V1 {

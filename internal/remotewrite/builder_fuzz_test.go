@@ -47,7 +47,7 @@ func FuzzBuilder(f *testing.F) {
 					one := b.Add(m, i)
 					want.Add(one.Written)
 					one.Written.Add(one.Dropped)
-					require.Equal(t, m.Series[i].counts(), one.Written)
+					require.Equal(t, m.Series[i].Counts(), one.Written)
 				}
 			}
 			out := b.AppendTo(nil)

@@ -132,7 +132,7 @@ func TestBuilder_ConservesCounts(t *testing.T) {
 				one := b.Add(m, i)
 				sum := one.Written
 				sum.Add(one.Dropped)
-				require.Equal(t, m.Series[i].counts(), sum)
+				require.Equal(t, m.Series[i].Counts(), sum)
 				require.Equal(t, one.Dropped.Zero(), one.Reason == "")
 				source.Add(sum)
 				written.Add(one.Written)
@@ -367,7 +367,7 @@ func TestBuilder_AddLabelsReplacesLabels(t *testing.T) {
 			}
 			o := b.AddLabels(m, i, given)
 			require.Empty(t, o.Reason)
-			require.Equal(t, m.Series[i].counts(), o.Written)
+			require.Equal(t, m.Series[i].Counts(), o.Written)
 			for _, l := range given { // copied: the caller's memory is its own again
 				clear(l.Name)
 				clear(l.Value)
@@ -410,7 +410,7 @@ func TestBuilder_InvalidSeriesAreDropped(t *testing.T) {
 			for _, o := range []Outcome{b.Add(m, i), b.AddLabels(m, i, []Label{{[]byte(nameLabel), []byte("b")}})} {
 				require.Equal(t, reason, o.Reason)
 				if reason != "" {
-					require.Equal(t, Outcome{Dropped: m.Series[i].counts(), Reason: reason}, o)
+					require.Equal(t, Outcome{Dropped: m.Series[i].Counts(), Reason: reason}, o)
 				}
 			}
 		}

@@ -12,7 +12,7 @@ import (
 func (b *Builder) writeV1(m *Message, i int, sp spelling) Outcome {
 	s := &m.Series[i]
 	if m.Version == series.V2 && b.explodes(m, i) {
-		return Outcome{Dropped: s.counts(), Reason: ReasonSeriesTooLong}
+		return Outcome{Dropped: s.Counts(), Reason: ReasonSeriesTooLong}
 	}
 	if m.Version == series.V2 && s.Flags&FlagMetadata != 0 {
 		b.tellMetadata(m, i, sp)
@@ -21,7 +21,7 @@ func (b *Builder) writeV1(m *Message, i int, sp spelling) Outcome {
 		return b.writeCustomBuckets(m, i, sp)
 	}
 	b.putV1(m, i, sp, part{samples: s.Samples > 0, histograms: s.Histograms > 0, exemplars: s.Exemplars > 0})
-	return Outcome{Written: s.counts()}
+	return Outcome{Written: s.Counts()}
 }
 
 // maxExpanded bounds, in bytes, what one series may become on its way to RW 1.0. A

@@ -104,7 +104,7 @@ func (b *Builder) join(ref uint32, metric []byte) requestMetadata {
 		if metric == nil {
 			metric = b.table.symbol(ref)
 		}
-		md := lookupFamily(b.o.Metadata, metric)
+		md := LookupFamily(b.o.Metadata, metric)
 		*j = joinedMetadata{true, requestMetadata{md.Type, b.table.intern(md.Help), b.table.intern(md.Unit)}}
 	}
 	return j.md
@@ -126,9 +126,9 @@ var familySuffixes = [...]familySuffix{
 
 func (s familySuffix) fits(t MetricType) bool { return slices.Contains(s.types, t) }
 
-// lookupFamily asks for the family of a metric: under the metric's own name, then
+// LookupFamily asks for the family of a metric: under the metric's own name, then
 // without a suffix if the type found that way is one whose series have it.
-func lookupFamily(from MetadataSource, metric []byte) Metadata {
+func LookupFamily(from MetadataSource, metric []byte) Metadata {
 	if md, ok := from.Get(metric); ok {
 		return md
 	}
@@ -149,7 +149,7 @@ func lookupFamily(from MetadataSource, metric []byte) Metadata {
 // has exemplars only, which then wait for a series to go with.
 func (b *Builder) putV2(m *Message, i int, md requestMetadata) Outcome {
 	s := &m.Series[i]
-	all := s.counts()
+	all := s.Counts()
 	if s.Exemplars > 0 {
 		b.exemplars = m.AppendExemplars(b.exemplars[:0], i)
 	}

@@ -14,13 +14,22 @@ import (
 // of the message, so its content may be copied between them; V1 does not know field 17,
 // the start timestamp.
 type HistogramRef struct {
-	From, To uint32 // content of the Histogram message in Data
-	Time     int64  // Unix ms
-	Start    int64  // V2: start timestamp, Unix ms; 0 when there is none
+	From, To uint32  // content of the Histogram message in Data
+	Time     int64   // Unix ms
+	Start    int64   // V2: start timestamp, Unix ms; 0 when there is none
+	Count    float64 // of observations
 	Schema   int32
 	Float    bool // counts are floats
 	Stale    bool // is a stale marker
+	// Hint is the counter reset hint: 0 unknown, 1 reset, 2 no reset, 3 a gauge. Other
+	// numbers mean nothing.
+	Hint uint64
+
+	timeFrom, timeTo uint32 // the timestamp's field in Data; equal where there is none
 }
+
+// Custom reports whether the histogram has custom buckets.
+func (h HistogramRef) Custom() bool { return h.Schema == customBuckets }
 
 // AppendHistograms appends the native histograms of series i in body order. Start is
 // the series' created timestamp (rc.3) where the histogram has none of its own.
@@ -49,6 +58,8 @@ func (m *Message) AppendHistograms(dst []HistogramRef, i int) []HistogramRef {
 		dst = append(dst, HistogramRef{
 			From: uint32(from), To: uint32(to),
 			Time: f.time, Start: f.start, Schema: f.schema, Float: f.float, Stale: f.stale(),
+			Count: f.observations(), Hint: f.resetHint,
+			timeFrom: uint32(from) + f.timeFrom, timeTo: uint32(from) + f.timeTo,
 		})
 	}
 	return dst
@@ -102,6 +113,8 @@ const (
 // one pass over its bytes.
 type histogramFacts struct {
 	time, start    int64
+	timeFrom       uint32 // place of the timestamp's field, in bytes
+	timeTo         uint32
 	schema         int32
 	float          bool
 	zeroFloat      bool
@@ -116,7 +129,9 @@ type histogramFacts struct {
 
 // parse reads the content of a Histogram message.
 func (f *histogramFacts) parse(p []byte, v series.Version) bool {
+	size := len(p)
 	for len(p) > 0 {
+		at := size - len(p)
 		tag, rest, ok := nextField(p)
 		if !ok {
 			return false
@@ -128,6 +143,9 @@ func (f *histogramFacts) parse(p []byte, v series.Version) bool {
 		case wireVarint:
 			v, _ := uvarint(rest)
 			ok = f.setVarint(tag>>3, v)
+			if tag>>3 == fieldTime {
+				f.timeFrom, f.timeTo = uint32(at), uint32(size-len(p))
+			}
 		case wireFixed64:
 			ok = f.setFixed64(tag>>3, binary.LittleEndian.Uint64(rest))
 		case wireBytes:
@@ -344,6 +362,14 @@ func parseSpan(p []byte) (offset int32, length uint32, ok bool) {
 		}
 	}
 	return offset, length, true
+}
+
+// observations is the count of either flavour.
+func (f *histogramFacts) observations() float64 {
+	if f.float {
+		return math.Float64frombits(f.count)
+	}
+	return float64(f.count)
 }
 
 // stale reports the stale marker of histograms: its bits in the sum.

@@ -84,7 +84,7 @@ func (b *Builder) writeCustomBuckets(m *Message, i int, sp spelling) Outcome {
 	if !rest.exemplars {
 		b.exemplars = m.AppendExemplars(b.exemplars, i)
 	}
-	o := Outcome{Written: s.counts()}
+	o := Outcome{Written: s.Counts()}
 	dropped, exemplarsDropped, reason := b.expandHistograms(m, i, sp, custom)
 	if dropped > 0 {
 		o.Dropped.Histograms = uint64(dropped)

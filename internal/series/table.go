@@ -11,17 +11,18 @@ import (
 //
 // A series has one ID and one Key per spelling in which it was seen. Their number is
 // bounded too, for senders that order labels at random: what is not remembered has to be
-// inserted again. Ids of series that were not seen for a while are evicted and used
-// again; see Evict.
+// inserted again. Ids of series that were not seen for a while are evicted, and used
+// again when nobody keeps anything by them; see Evict and Free.
 type Table struct {
 	max int
 
 	mu     sync.RWMutex
 	shards [tableShards]keyMap
 	chunks []*chunk // state per id, id/chunkSize
-	free   []ID     // evicted ids, to be used again
+	free   []ID     // to be used again
 	next   ID
-	live   int
+	live   int // series with an id of their own
+	idle   int // ids that are evicted and not free
 
 	spellings int // keys in shards: one canonical for each live series, and others
 	respelled int // those of them that are not spelled canonically
@@ -191,7 +192,7 @@ func (t *Table) Insert(epoch uint32, entries []Entry, ids []ID) (overflowed int)
 		id, ok := t.idOf(e.Canonical)
 		switch {
 		case ok:
-		case t.live >= t.max:
+		case t.live+t.idle >= t.max:
 			ids[i] = SharedID(e.Canonical)
 			overflowed++
 			continue
@@ -216,31 +217,46 @@ func (t *Table) Insert(epoch uint32, entries []Entry, ids []ID) (overflowed int)
 // SharedID is the overflow id of a series that has none of its own.
 func SharedID(canonical Key) ID { return ID(canonical.Hi % uint64(Overflow)) }
 
-// Evict forgets the series that were last seen before the tick and returns their ids,
-// which Insert may use again at once. The caller makes sure that nobody holds a batch
-// with such an id any more.
+// Evict forgets the series that were last seen before the tick and returns their ids.
+// They name no series until Free is called with them: meanwhile the caller tells all
+// who keep something by id to forget it. The caller makes sure that nobody holds a
+// batch with such an id any more.
 func (t *Table) Evict(before uint32) []ID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	first := len(t.free)
+	var gone []ID
 	for id := Overflow; id < t.next; id++ {
 		seen := &t.chunks[id/chunkSize].seen[id%chunkSize]
-		if s := seen.Load(); s != dead && uint32(s>>32) < before {
-			seen.Store(dead)
+		if s := seen.Load(); s < evicted && uint32(s>>32) < before {
+			seen.Store(evicted)
 			t.chunks[id/chunkSize].keys[id%chunkSize] = noKey()
-			t.free = append(t.free, id)
+			gone = append(gone, id)
 		}
 	}
-	evicted := t.free[first:]
-	if len(evicted) == 0 {
+	if len(gone) == 0 {
 		return nil
 	}
-	t.live -= len(evicted)
+	t.live -= len(gone)
+	t.idle += len(gone)
 	t.sweep(func(v uint32) bool {
 		id := ID(v & idMask)
-		return t.chunks[id/chunkSize].seen[id%chunkSize].Load() != dead
+		return t.chunks[id/chunkSize].seen[id%chunkSize].Load() < evicted
 	})
-	return append([]ID(nil), evicted...)
+	return gone
+}
+
+// Free lets Insert use the ids again, which Evict returned and nobody keeps anything by
+// any more. Each is freed once. Until then evicted ids count against the table's bound.
+func (t *Table) Free(ids []ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, id := range ids {
+		if id < Overflow || id >= t.next || !t.chunks[id/chunkSize].seen[id%chunkSize].CompareAndSwap(evicted, dead) {
+			panic("BUG: a series id was freed that is not evicted")
+		}
+	}
+	t.free = append(t.free, ids...)
+	t.idle -= len(ids)
 }
 
 // sweep forgets the spellings that keep does not want.
@@ -260,9 +276,12 @@ func (t *Table) sweep(keep func(v uint32) bool) {
 	}
 }
 
-// dead marks an id that no series has. Its tick is never reached: Tick would have to
-// count for more than a century of seconds.
-const dead = 1<<64 - 1
+// Marks of ids that no series has, in the place of when they were seen. Their tick is
+// never reached: Tick would have to count for more than a century of seconds.
+const (
+	evicted = 1<<64 - 2 // Evict returned it, Free was not called yet
+	dead    = 1<<64 - 1 // free, or never used
+)
 
 // noKey stands where an id has no plain spelling. It is not the zero Key, which who has
 // no labels to hash looks for.

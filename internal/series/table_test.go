@@ -1,8 +1,10 @@
 package series_test
 
 import (
+	"maps"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -27,6 +29,7 @@ type modelTable struct {
 	tick, epoch uint32
 	spellings   map[series.Key]modelSpelling
 	series      map[series.Key]*modelSeries // by canonical key
+	idle        map[series.ID]bool          // evicted and not free
 }
 
 type modelSpelling struct {
@@ -59,12 +62,13 @@ func (m *modelTable) insert(t require.TestingT, e series.Entry, id series.ID, ep
 	switch {
 	case s != nil:
 		require.Equal(t, s.id, id, "a series keeps its id")
-	case len(m.series) >= m.max:
+	case len(m.series)+len(m.idle) >= m.max:
 		require.True(t, id.Shared())
 		require.Equal(t, series.SharedID(e.Canonical), id)
 		return true
 	default:
 		require.False(t, id.Shared())
+		require.NotContains(t, m.idle, id, "used again before it was freed")
 		for _, o := range m.series {
 			require.NotEqual(t, o.id, id, "two live series with one id")
 		}
@@ -81,7 +85,7 @@ func (m *modelTable) evict(before uint32) map[series.ID]bool {
 	gone := map[series.ID]bool{}
 	for k, s := range m.series {
 		if s.tick < before {
-			gone[s.id] = true
+			gone[s.id], m.idle[s.id] = true, true
 			delete(m.series, k)
 		}
 	}
@@ -105,7 +109,7 @@ func TestTable_EqualsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.SampledFrom([]int{0, 1, 5, 1000}).Draw(t, "max")
 		table := series.NewTable(limit)
-		m := &modelTable{max: limit, epoch: table.Epoch(), spellings: map[series.Key]modelSpelling{}, series: map[series.Key]*modelSeries{}}
+		m := &modelTable{max: limit, epoch: table.Epoch(), spellings: map[series.Key]modelSpelling{}, series: map[series.Key]*modelSeries{}, idle: map[series.ID]bool{}}
 		number := rapid.IntRange(0, 20)
 		spelling := rapid.IntRange(0, 4)
 		t.Repeat(map[string]func(*rapid.T){
@@ -161,6 +165,14 @@ func TestTable_EqualsModel(t *testing.T) {
 				}
 				require.Equal(t, m.evict(before), got)
 			},
+			"free": func(t *rapid.T) {
+				n := rapid.IntRange(0, len(m.idle)).Draw(t, "freed")
+				ids := slices.Sorted(maps.Keys(m.idle))[:n]
+				table.Free(ids)
+				for _, id := range ids {
+					delete(m.idle, id)
+				}
+			},
 			"": func(t *rapid.T) {
 				require.Equal(t, len(m.series), table.Len())
 				require.Equal(t, m.epoch, table.Epoch())
@@ -195,8 +207,12 @@ func TestTable_ManySeries(t *testing.T) {
 	find(0, n, 1, 1)
 	find(n-1, -1, -1, 1)
 	find(0, n/2, 1, 2)
-	require.Len(t, table.Evict(2), n/2)
+	evicted := table.Evict(2)
+	require.Len(t, evicted, n/2)
 	require.Equal(t, n/2, table.Len())
+	require.Equal(t, 1, table.Insert(table.Epoch(), []series.Entry{{Canonical: keyOf(n), Key: keyOf(n)}}, make([]series.ID, 1)),
+		"they count against the bound until they are freed")
+	table.Free(evicted)
 	for i := range entries[:n/2] {
 		entries[i] = series.Entry{Canonical: keyOf(n + i), Key: keyOf(n + i)}
 	}
@@ -215,6 +231,21 @@ func TestTable_ManySeries(t *testing.T) {
 		_, ok := rd.Find(keyOf(i))
 		require.False(t, ok)
 	}
+}
+
+// An id is freed once, after it was evicted.
+func TestTable_FreeOfOthers(t *testing.T) {
+	table := series.NewTable(10)
+	table.Tick(1)
+	ids := make([]series.ID, 1)
+	table.Insert(table.Epoch(), []series.Entry{{Canonical: keyOf(1), Key: keyOf(1)}}, ids)
+	for _, id := range []series.ID{ids[0], 0, series.Overflow + 1, series.Overflow + 1<<20} {
+		require.Panics(t, func() { table.Free([]series.ID{id}) }, "id %d", id)
+	}
+	require.Equal(t, ids, table.Evict(2))
+	require.Empty(t, table.Evict(3), "it was evicted already")
+	table.Free(ids)
+	require.Panics(t, func() { table.Free(ids) })
 }
 
 // A sender that orders labels at random makes spellings without end: memory is bounded,
@@ -289,7 +320,7 @@ func TestTable_Concurrency(t *testing.T) {
 			if tick%3 == 0 {
 				table.NextEpoch()
 			}
-			table.Evict(tick / 2)
+			table.Free(table.Evict(tick / 2))
 			table.Len()
 			runtime.Gosched()
 		}

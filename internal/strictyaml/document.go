@@ -104,6 +104,20 @@ func (d *Document) Decode(into any) {
 	}
 }
 
+// Inherit decodes the section at a path once more, into one that has other values than its
+// standard for the keys that the file does not have. It is called after Decode, with a
+// pointer to a type that the path was decoded into; what is wrong has been reported then.
+// It does nothing where the file has no such section.
+func (d *Document) Inherit(path string, into any) {
+	where, ok := d.places[path]
+	if !ok {
+		return
+	}
+	problems, budget := d.problems, d.budget
+	d.decode(where.value, reflect.ValueOf(into).Elem(), path)
+	d.problems, d.budget = problems, budget
+}
+
 // Report adds the errors of a check of what was decoded, with their paths. What it
 // says of values that could not be decoded, of what is in them, or of sections around
 // them, is left out.

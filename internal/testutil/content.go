@@ -12,6 +12,7 @@ import (
 	"github.com/golang/snappy"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/prompb"
 	writev2 "github.com/prometheus/prometheus/prompb/io/prometheus/write/v2"
 )
@@ -186,6 +187,9 @@ func sumFloat(v float64) uint64 {
 	binary.LittleEndian.PutUint64(b[:], math.Float64bits(v))
 	return xxhash.Sum64(b[:])
 }
+
+// StaleSum is the Point.Sum of a staleness marker among samples.
+func StaleSum() uint64 { return sumFloat(math.Float64frombits(value.StaleNaN)) }
 
 // sumHistogram hashes the integer histogram, or the float one when that is nil, so
 // that the two flavours never give the same sum.

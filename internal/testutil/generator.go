@@ -3,7 +3,6 @@ package testutil
 import (
 	"fmt"
 	"math"
-	"time"
 
 	"github.com/golang/snappy"
 	"github.com/prometheus/common/model"
@@ -45,6 +44,7 @@ type generated struct {
 	key    string
 	flavor flavor
 	id     uint64
+	target uint64
 }
 
 type flavor uint8
@@ -57,18 +57,19 @@ const (
 	customHistogram
 )
 
-func newGenerator(name string, n int, c Content, base time.Time, step time.Duration) *generator {
-	g := &generator{content: c, base: base.UnixMilli(), step: step.Milliseconds(), series: make([]generated, n)}
+func newGenerator(o LoadOptions) *generator {
+	g := &generator{content: o.Content, base: o.Start.UnixMilli(), step: o.Step.Milliseconds(), series: make([]generated, o.Series)}
 	for i := range g.series {
 		s := &g.series[i]
 		s.id = uint64(i)
-		s.flavor = flavorOf(i, c)
+		s.target = uint64(i / o.Target)
+		s.flavor = flavorOf(i, o.Content)
 		s.labels = labels.FromStrings(
 			"__name__", fmt.Sprintf("load_%s_%d", []string{"gauge", "total", "int", "float", "custom"}[s.flavor], i%17),
 			"cluster", "test",
-			"instance", fmt.Sprintf("10.0.%d.%d:9100", i/200, i%200),
-			"job", name,
-			"pod", fmt.Sprintf("%s-%08x", name, mix(uint64(i), 7)&0xffffffff),
+			"instance", fmt.Sprintf("10.0.%d.%d:9100", s.target/200, s.target%200),
+			"job", o.Name,
+			"pod", fmt.Sprintf("%s-%08x", o.Name, mix(uint64(i), 7)&0xffffffff),
 			"text", fmt.Sprintf("quoted \"%d\" and ünïcode", i%3),
 		)
 		s.v1 = prompb.FromLabels(s.labels, nil)
@@ -91,9 +92,9 @@ func flavorOf(i int, c Content) flavor {
 	return gauge
 }
 
-// time is when the sample of the round is taken. Each series has an offset of its own.
+// time is when the sample of the round is taken. Each target has an offset of its own.
 func (g *generator) time(s *generated, round int) int64 {
-	return g.base + int64(round)*g.step + int64(s.id)%g.step
+	return g.base + int64(round)*g.step + int64(s.target)%g.step
 }
 
 func (g *generator) startTime(s *generated, round int) int64 {

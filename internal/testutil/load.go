@@ -23,6 +23,7 @@ type LoadOptions struct {
 	Protocol Protocol // RW1
 	Content  Content
 	Series   int           // 200
+	Target   int           // series of one target, which have one instance and are scraped together; 1
 	Batch    int           // series in a request; 100
 	Senders  int           // 2; each owns a stripe of the series
 	Rate     int           // samples in a second of all senders; 0 is as fast as accepted
@@ -39,6 +40,7 @@ func (o LoadOptions) withDefaults() LoadOptions {
 		}
 	}
 	set(&o.Series, 200)
+	set(&o.Target, 1)
 	set(&o.Batch, 100)
 	set(&o.Senders, 2)
 	if o.Name == "" {
@@ -93,7 +95,7 @@ func StartLoad(t testing.TB, opts LoadOptions) *Load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Load{
 		opts:    opts,
-		gen:     newGenerator(opts.Name, opts.Series, opts.Content, opts.Start, opts.Step),
+		gen:     newGenerator(opts),
 		client:  &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: opts.Senders}},
 		stop:    make(chan struct{}),
 		cancel:  cancel,

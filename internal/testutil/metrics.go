@@ -114,7 +114,7 @@ func (m Metrics) Accounts(backend, kind string) Account {
 	return Account{
 		Routed:    get("sluice_routed_total"),
 		Delivered: get("sluice_delivered_total"),
-		Withheld:  get("sluice_withheld_total"),
+		Withheld:  get("sluice_withheld"),
 		Rejected:  get("sluice_rejected_total"),
 		GivenUp:   get("sluice_given_up_total"),
 		InJournal: get("sluice_in_journal"),

@@ -18,6 +18,9 @@ import (
 type Network struct {
 	Delay          time.Duration // of each piece, in both directions
 	BytesPerSecond int           // in each direction and connection; 0 is no bound
+	// Shared is how many bytes a second go from clients to the server, all connections
+	// together; 0 is no bound.
+	Shared int
 	// HalfOpen swallows everything: connections stay open, nothing arrives.
 	HalfOpen bool
 	// CutAfter resets a connection once so many bytes went from client to server
@@ -33,6 +36,7 @@ type Proxy struct {
 	target string
 	ln     net.Listener
 	net    atomic.Pointer[condition]
+	passed atomic.Int64 // bytes from clients to the server
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -45,6 +49,21 @@ type condition struct {
 	Network
 	over chan struct{}
 	sent atomic.Int64
+
+	mu   sync.Mutex
+	free time.Time // when the bytes of Network.Shared that are under way have passed
+}
+
+// queue is how long n bytes wait for their turn on the shared way.
+func (c *condition) queue(n int) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.free.Before(now) {
+		c.free = now
+	}
+	c.free = c.free.Add(time.Duration(n) * time.Second / time.Duration(c.Shared))
+	return c.free.Sub(now)
 }
 
 // StartProxy starts a proxy to the target (host:port) that ends with the test.
@@ -69,6 +88,9 @@ func StartProxy(t testing.TB, target string) *Proxy {
 
 // Address is the host:port to connect to.
 func (p *Proxy) Address() string { return p.ln.Addr().String() }
+
+// Passed is how many bytes went from clients to the server so far.
+func (p *Proxy) Passed() int64 { return p.passed.Load() }
 
 // Set puts the network in the place of the present one, for open connections too.
 func (p *Proxy) Set(n Network) {
@@ -172,6 +194,9 @@ func (p *Proxy) pass(dst, src net.Conn, piece []byte, up bool) bool {
 	if c.BytesPerSecond > 0 {
 		pause += time.Duration(len(piece)) * time.Second / time.Duration(c.BytesPerSecond)
 	}
+	if up && c.Shared > 0 {
+		pause += c.queue(len(piece))
+	}
 	if pause > 0 {
 		waitEnd(context.Background(), c.over, pause)
 	}
@@ -182,5 +207,8 @@ func (p *Proxy) pass(dst, src net.Conn, piece []byte, up bool) bool {
 		return false
 	}
 	_, err := dst.Write(piece)
+	if up && err == nil {
+		p.passed.Add(int64(len(piece)))
+	}
 	return err == nil
 }

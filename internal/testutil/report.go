@@ -40,6 +40,8 @@ type CheckOptions struct {
 	Series func(key string) bool
 	// NoStart leaves start timestamps out: they do not survive RW 1.0.
 	NoStart bool
+	// OutOfOrder allows points to come after something newer of their series.
+	OutOfOrder bool
 	// Partial does not count what is missing or never came in full: rounds of this
 	// load that were refused or given up are allowed to be missing.
 	Partial bool
@@ -62,6 +64,9 @@ func (l *Load) Check(a *Arrivals, opts CheckOptions) Report {
 		}
 	}
 	for _, d := range a.Disordered() {
+		if opts.OutOfOrder {
+			break
+		}
 		if mine[d.Key] {
 			r.Disordered++
 			r.example(d.What, d.Key, d.Kind, d.Time)

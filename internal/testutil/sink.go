@@ -51,12 +51,30 @@ type Fault struct {
 	// SamplesPerSecond is the highest rate that is taken; above it requests are
 	// answered with 429 and Retry-After 1.
 	SamplesPerSecond int
+	// Pace is how many samples a second are worked off: requests wait for those before
+	// them, however many come at once. 0 takes no time.
+	Pace int
 }
 
 // behaviour is a fault in force; over is closed when another takes its place.
 type behaviour struct {
 	Fault
 	over chan struct{}
+
+	mu   sync.Mutex
+	free time.Time // when everything that came before is worked off
+}
+
+// turn is how long it takes until n samples are worked off behind those before them.
+func (b *behaviour) turn(n int) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if b.free.Before(now) {
+		b.free = now
+	}
+	b.free = b.free.Add(time.Duration(n) * time.Second / time.Duration(b.Pace))
+	return b.free.Sub(now)
 }
 
 // Sink is a scripted remote-write receiver in the test's process. It decodes with
@@ -241,6 +259,12 @@ func (s *Sink) write(w http.ResponseWriter, r *http.Request, protocol Protocol, 
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "too many samples a second", http.StatusTooManyRequests)
 		return
+	}
+	if b.Pace > 0 {
+		waitEnd(r.Context(), b.over, b.turn(points(req.Rows)))
+		if r.Context().Err() != nil {
+			return // nobody waits for it any more, and nothing is taken
+		}
 	}
 	s.take(w, req, b)
 }

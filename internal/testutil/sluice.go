@@ -100,6 +100,9 @@ func (s *Sluice) flags() []string {
 	return append(args, s.opts.Args...)
 }
 
+// Program is the path of the built program.
+func (s *Sluice) Program() string { return s.path }
+
 // URL is the program's URL with the path.
 func (s *Sluice) URL(path string) string { return "http://" + s.Address + path }
 

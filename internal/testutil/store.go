@@ -24,7 +24,7 @@ func StoreLoad(t testing.TB, db Appendable, pause time.Duration, opts LoadOption
 	opts = opts.withDefaults()
 	l := &Load{
 		opts:    opts,
-		gen:     newGenerator(opts.Name, opts.Series, opts.Content, opts.Start, opts.Step),
+		gen:     newGenerator(opts),
 		acked:   make([]int, opts.Series),
 		tried:   make([]int, opts.Series),
 		refused: map[refusal]bool{},

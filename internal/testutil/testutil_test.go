@@ -133,7 +133,7 @@ func TestSinkFaults(t *testing.T) {
 func TestSinkRefusesSeries(t *testing.T) {
 	for _, atomic := range []bool{false, true} {
 		sink := StartSink(t, SinkOptions{})
-		probe := newGenerator("load", 200, Content{}, time.Now(), time.Second)
+		probe := newGenerator(LoadOptions{Name: "load", Series: 200, Target: 1, Start: time.Now(), Step: time.Second})
 		sink.Behave(Fault{Refuse: func(key string) bool { return key == probe.series[7].key }, Atomic: atomic, Message: "too old"})
 		l := StartLoad(t, LoadOptions{URL: sink.URL(), Rounds: 1, Senders: 1, Batch: 100})
 		l.Wait(t, 5*time.Second)
@@ -180,7 +180,7 @@ func TestSinkDownAndUp(t *testing.T) {
 
 func TestSinkNegotiates(t *testing.T) {
 	post := func(s *Sink, contentType string) *http.Response {
-		g := newGenerator("x", 1, Content{}, time.Now(), time.Second)
+		g := newGenerator(LoadOptions{Name: "x", Series: 1, Target: 1, Start: time.Now(), Step: time.Second})
 		p := RW1
 		if strings.Contains(contentType, "v2") {
 			p = RW2

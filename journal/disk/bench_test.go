@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -128,4 +129,36 @@ func BenchmarkReadDisk(b *testing.B) {
 		rec.Batch.Release()
 	}
 	reportPerSample(b, begin)
+}
+
+// BenchmarkOpen is how long a start takes to find out what the journal holds, by size of
+// the requests in it.
+func BenchmarkOpen(b *testing.B) {
+	const total = 1 << 30
+	for name, body := range map[string]int{"136KB": benchBody, "10KB": 10_000, "1KB": 1_000} {
+		b.Run(name, func(b *testing.B) {
+			dir := b.TempDir()
+			j := openBenchIn(b, dir, noTail)
+			atTail(b, j, "a")
+			batch := newBatch(1, body)
+			var work sync.WaitGroup
+			for range 8 { // so that the writer has groups
+				work.Go(func() {
+					for range total / body / 8 {
+						if err := j.Append(context.Background(), batch); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			work.Wait()
+			batch.Release()
+			require.NoError(b, j.stop())
+			for b.Loop() {
+				require.NoError(b, openBenchIn(b, dir).stop())
+			}
+			b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s/GiB")
+		})
+	}
 }

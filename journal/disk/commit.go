@@ -10,7 +10,7 @@ import (
 func (c *cursor) Committed() journal.State {
 	c.journal.mu.Lock()
 	defer c.journal.mu.Unlock()
-	return cloneState(c.stored.state)
+	return c.stored.state.Clone()
 }
 
 // Commit implements journal.Cursor.
@@ -25,7 +25,7 @@ func (c *cursor) Commit(st journal.State) error {
 	if err != nil {
 		return fmt.Errorf("commit journal cursor %q: %w", c.stored.name, err)
 	}
-	st = cloneState(st)
+	st = st.Clone()
 	if err := c.stored.file.write(st, j.sync()); err != nil {
 		return fmt.Errorf("commit journal cursor %q: %w", c.stored.name, err)
 	}

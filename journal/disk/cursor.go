@@ -17,6 +17,7 @@ type cursor struct {
 	stored  *storedCursor
 	closed  chan struct{}
 	wakeup  chan struct{} // has a token when there may be something new at the tail
+	floored chan struct{} // has a token when the journal's floor was raised
 
 	// using is held by Next, Skip, Commit, Recount and Close.
 	using  sync.Mutex
@@ -59,6 +60,7 @@ func (j *Journal) newCursor(s *storedCursor) (*cursor, error) {
 		stored:    s,
 		closed:    make(chan struct{}),
 		wakeup:    make(chan struct{}, 1),
+		floored:   make(chan struct{}, 1),
 		recounted: map[uint64]series.Counts{},
 	}
 	j.mu.Lock()
@@ -112,9 +114,12 @@ func (j *Journal) trimTail() {
 }
 
 // notify tells the cursor that there may be something new.
-func (c *cursor) notify() {
+func (c *cursor) notify() { signal(c.wakeup) }
+
+// signal puts a token into a channel that has room for one.
+func signal(ch chan struct{}) {
 	select {
-	case c.wakeup <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }
@@ -128,19 +133,7 @@ func (c *cursor) isClosed() bool {
 	}
 }
 
-// place is where the next record is.
-type place struct {
-	segment *segment // nil at the tail
-	offset  int64
-	limit   int64 // the end of what may be read of the segment
-	batch   *series.Batch
-	end     journal.Position // of batch
-	ids     idEntry          // of the record, where the tail only remembers these
-	hasIDs  bool
-}
-
-// enter moves read to the start of the next record and returns its place, with a
-// reference to the batch when the tail has it. j.mu is held.
+// enter moves read to the start of the next record and returns its place. j.mu is held.
 func (c *cursor) enter() place {
 	j := c.journal
 	s, off := j.locate(c.read)
@@ -148,16 +141,8 @@ func (c *cursor) enter() place {
 		return place{}
 	}
 	c.stepInto(s, off)
-	p := place{segment: s, offset: off, limit: s.end}
-	if e := j.tail.find(c.read); e != nil {
-		e.batch.Retain()
-		p.batch, p.end = e.batch, e.end
-		c.handing = e.batch.Received
-		return p
-	}
-	if p.ids, p.hasIDs = j.tail.ids.find(c.read); p.hasIDs {
-		c.handing = p.ids.received
-	}
+	p := j.placeIn(s, off)
+	c.handing, _ = p.idsSince()
 	return p
 }
 
@@ -252,68 +237,71 @@ func (c *cursor) fromTail(p place) (journal.Record, bool, error) {
 
 // fromDisk returns ok false when it stepped over damage.
 func (c *cursor) fromDisk(p place) (rec journal.Record, ok bool, err error) {
-	s := p.segment
-	r, err := c.readerOf(s)
+	r, err := c.readerOf(p.segment)
 	if err != nil {
 		return rec, false, err
 	}
-	start := journal.Position{Segment: s.id, Offset: p.offset}
-	switch err := r.next(p.offset, p.limit); {
-	case errors.Is(err, errDamaged):
-		found, err := r.resync(p.offset+1, p.limit)
-		if err != nil {
-			return rec, false, err
-		}
-		c.journal.damage(s, damage{offset: p.offset, bytes: found - p.offset})
-		c.advance(passage{start: start, end: journal.Position{Segment: s.id, Offset: found}})
-		return rec, false, nil
-	case err != nil:
-		return rec, false, err
-	}
-	end := journal.Position{Segment: s.id, Offset: r.head.end()}
-	b, err := r.batch()
+	f, err := c.journal.read(r, p)
 	switch {
-	case errors.Is(err, errDamaged):
-		c.stepOver(s, &r.head)
-		return rec, false, nil
 	case err != nil:
 		return rec, false, err
+	case f.batch == nil:
+		c.stepOver(p, f)
+		return rec, false, nil
 	}
-	if p.hasIDs {
-		p.ids.restore(b)
-	}
-	counts, err := c.countsOf(s, b, b.Routed)
+	counts, err := c.countsOf(p.segment, f.batch, f.batch.Routed)
 	if err != nil {
-		b.Release()
+		f.batch.Release()
 		return rec, false, err
 	}
-	return c.hand(p, b, end, counts), true, nil
+	return c.hand(p, f.batch, f.end, counts), true, nil
 }
 
-// stepOver passes a record whose body is damaged.
-func (c *cursor) stepOver(s *segment, h *header) {
-	j := c.journal
-	j.damage(s, damage{offset: h.offset, bytes: h.size(), known: true, counts: h.counts})
-	p := passage{
-		start:    journal.Position{Segment: s.id, Offset: h.offset},
-		end:      journal.Position{Segment: s.id, Offset: h.end()},
-		tally:    tally{records: 1, bytes: h.size()},
-		received: h.received,
+// stepOver passes what could not be read.
+func (c *cursor) stepOver(p place, f finding) {
+	pass := passage{start: p.start(), end: f.end}
+	if h := f.lost; h != nil {
+		pass.received = h.received
+		pass.tally = tally{records: 1, bytes: h.size()}
+		if !c.isRecounted(p.segment) {
+			pass.tally.counts = taken(h.counts, h.routed, p.segment.index(c.stored.name))
+		}
+		c.journal.mu.Lock()
+		c.damaged.Add(pass.tally.counts)
+		c.journal.mu.Unlock()
 	}
-	if !c.isRecounted(s) {
-		p.tally.counts = taken(h.counts, h.routed, s.index(c.stored.name))
+	c.advance(pass)
+}
+
+// StepOver implements journal.Cursor.
+func (c *cursor) StepOver() error {
+	c.using.Lock()
+	defer c.using.Unlock()
+	if c.isClosed() {
+		return journal.ErrClosed
 	}
-	j.mu.Lock()
-	c.damaged.Add(p.tally.counts)
-	j.mu.Unlock()
-	c.advance(p)
+	c.journal.mu.Lock()
+	p := c.enter()
+	c.handing = 0
+	c.journal.mu.Unlock()
+	if p.batch != nil {
+		p.batch.Release()
+		return nil
+	}
+	if p.segment == nil {
+		return nil
+	}
+	if f, unreadable := c.journal.probe(&c.reader, p); unreadable {
+		c.stepOver(p, f)
+	}
+	return nil
 }
 
 // hand moves behind the record and returns it with the reference to its batch.
 func (c *cursor) hand(p place, b *series.Batch, end journal.Position, counts series.Counts) journal.Record {
 	rec := journal.Record{
 		Batch:  b,
-		Start:  journal.Position{Segment: p.segment.id, Offset: p.offset},
+		Start:  p.start(),
 		End:    end,
 		Counts: counts,
 	}
@@ -345,54 +333,11 @@ func (c *cursor) countsOf(s *segment, b *series.Batch, routed []series.Counts) (
 
 // readerOf returns the cursor's reader, opened for s.
 func (c *cursor) readerOf(s *segment) (*reader, error) {
-	if c.reader != nil && c.reader.id == s.id {
-		return c.reader, nil
-	}
-	if err := c.release(); err != nil {
-		return nil, err
-	}
-	r, err := openReader(c.journal.fs, s)
-	if err != nil {
-		return nil, err
-	}
-	c.reader = r
-	return r, nil
+	return c.journal.readerOf(&c.reader, s)
 }
 
 // release closes the file that the cursor reads.
-func (c *cursor) release() error {
-	if c.reader == nil {
-		return nil
-	}
-	err := c.reader.close()
-	c.reader = nil
-	return err
-}
-
-// damage is something unreadable in a segment.
-type damage struct {
-	offset, bytes int64
-	known         bool // counts is what it held
-	counts        series.Counts
-}
-
-// damage reports damage the first time that a cursor meets it.
-func (j *Journal) damage(s *segment, d damage) {
-	j.mu.Lock()
-	seen := s.damaged[d.offset]
-	s.damaged[d.offset] = true
-	j.mu.Unlock()
-	if seen {
-		return
-	}
-	j.metrics.damagedRecords.Inc()
-	j.metrics.damagedBytes.Add(float64(d.bytes))
-	attrs := []any{"segment", s.path, "offset", d.offset, "bytes", d.bytes}
-	if d.known {
-		attrs = append(attrs, "samples", d.counts.Samples, "histograms", d.counts.Histograms, "exemplars", d.counts.Exemplars)
-	}
-	j.logger.Error("Stepped over a damaged record of the journal.", attrs...)
-}
+func (c *cursor) release() error { return closeReader(&c.reader) }
 
 // Damaged implements journal.Cursor.
 func (c *cursor) Damaged() series.Counts {

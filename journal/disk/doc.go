@@ -3,6 +3,7 @@
 //	LOCK                     held while a process uses the directory
 //	segments/<number>.seg    records, appended to the newest file only
 //	cursors/<escaped name>   the state of one cursor
+//	sums/<number>.sum        what a segment holds, to start fast; never needed
 //
 // A segment is a header, written twice so that one damaged place does not cost it,
 // and records. The header holds the format version, when it was created, the backends

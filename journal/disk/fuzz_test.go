@@ -3,6 +3,7 @@ package disk
 import (
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"strings"
 	"testing"
 
@@ -121,5 +122,42 @@ func FuzzHeader(f *testing.F) {
 		require.True(t, h2.parse(again, 1, int64(offset)))
 		h2.headerSize, h2.bodyCRC = h.headerSize, h.bodyCRC
 		require.Equal(t, h, h2)
+	})
+}
+
+// Whatever a sum file holds, it is taken for what says the same when it is written anew, or
+// for nothing, and then the segment is as it was.
+func FuzzSum(f *testing.F) {
+	of := segment{id: 3, created: 1_700_000_000_000, end: 5000}
+	full := of
+	for i := range 5 {
+		var routed []series.Counts
+		if i%2 == 0 {
+			routed = []series.Counts{{Samples: 1}, {Exemplars: 1 << 40}}
+		}
+		full.add(900, int64(i), series.Counts{Samples: 7, Histograms: uint64(i)}, routed)
+	}
+	sum := appendSum(nil, &full)
+	got := of
+	require.True(f, parseSum(sum, &got))
+	require.Equal(f, full, got)
+	for _, other := range []segment{{id: 4, created: of.created, end: 5000}, {id: 3, created: 1, end: 5000}, {id: 3, created: of.created, end: 4999}} {
+		as := other
+		require.False(f, parseSum(sum, &as))
+		require.Equal(f, other, as)
+	}
+	f.Add(sum[:len(sum)-4])
+	f.Add(sum[:20])
+	f.Add([]byte(sumMagic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crcTable()))
+		got := of
+		if !parseSum(b, &got) {
+			require.Equal(t, of, got)
+			return
+		}
+		again := of
+		require.True(t, parseSum(appendSum(nil, &got), &again))
+		require.Equal(t, got, again)
 	})
 }

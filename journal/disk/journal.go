@@ -26,6 +26,9 @@ type Options struct {
 	// FS is where Dir is; vfs.OS but in tests.
 	FS     vfs.FS
 	Logger *slog.Logger
+	// Retain is what is retained from the start, by owner, as by Journal.Retain: so
+	// nothing goes before its owner is there to say what it still needs.
+	Retain map[string]journal.Position
 	// Registerer takes the metrics. It may be nil in tests.
 	Registerer prometheus.Registerer
 }
@@ -66,8 +69,11 @@ type Journal struct {
 	backends []journal.Backend
 	tail     tail
 	stored   map[string]*storedCursor
-	floor    journal.Position // up to which cursors must move for the disk budget; never lowered
-	trimming bool             // the writer is to look for segments that can go
+	replays  map[*replay]struct{}  // that are open
+	retained map[string]*retention // by owner
+	gone     journal.Position      // records before it were removed
+	floor    journal.Position      // up to which cursors must move for the disk budget; never lowered
+	trimming bool                  // the writer is to look for segments that can go
 }
 
 var _ journal.Journal = (*Journal)(nil)
@@ -96,16 +102,21 @@ func Open(o Options) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{
-		dir:     o.Dir,
-		config:  o.Config,
-		fs:      o.FS,
-		logger:  o.Logger,
-		metrics: m,
-		kick:    make(chan struct{}, 1),
-		stop:    make(chan struct{}),
-		done:    make(chan struct{}),
-		next:    1,
-		stored:  map[string]*storedCursor{},
+		dir:      o.Dir,
+		config:   o.Config,
+		fs:       o.FS,
+		logger:   o.Logger,
+		metrics:  m,
+		kick:     make(chan struct{}, 1),
+		stop:     make(chan struct{}),
+		done:     make(chan struct{}),
+		next:     1,
+		stored:   map[string]*storedCursor{},
+		replays:  map[*replay]struct{}{},
+		retained: map[string]*retention{},
+	}
+	for owner, from := range o.Retain {
+		j.retain(owner, from)
 	}
 	j.requests.New = func() any { return &request{done: make(chan error, 1)} }
 	j.tail.limit = int64(o.Config.TailBytes)
@@ -126,7 +137,7 @@ func (j *Journal) cursorsDir() string  { return path.Join(j.dir, "cursors") }
 func (j *Journal) sync() bool { return j.config.Durability == DurabilityFsync }
 
 func (j *Journal) takeDirectory() error {
-	for _, dir := range []string{j.segmentsDir(), j.cursorsDir()} {
+	for _, dir := range []string{j.segmentsDir(), j.cursorsDir(), j.sumsDir()} {
 		if err := j.fs.MkdirAll(dir); err != nil {
 			return fmt.Errorf("make the directory of the journal (choose another with --storage.path): %w", err)
 		}
@@ -173,10 +184,14 @@ func (j *Journal) SetBackends(list []journal.Backend) (journal.Position, error) 
 		return journal.Position{}, journal.ErrClosed
 	}
 	j.backends = slices.Clone(list)
+	sealed := j.active
 	j.active = nil
 	p := j.tailLocked()
 	j.mu.Unlock()
 	j.w.seal()
+	if sealed != nil {
+		j.writeSum(sealed)
+	}
 	return p, nil
 }
 
@@ -219,6 +234,9 @@ func (j *Journal) OpenCursor(name string) (journal.Cursor, error) {
 		return nil, journal.ErrClosed
 	}
 	s.open = c
+	if s.state.Position.Before(j.floor) {
+		signal(c.floored)
+	}
 	return c, nil
 }
 
@@ -284,10 +302,10 @@ func (j *Journal) DropCursor(name string) (journal.State, journal.Lag, error) {
 	if err != nil {
 		j.logger.Warn("The file of a dropped journal cursor may come back after a power loss.", "cursor", name, "err", err)
 	}
-	return cloneState(s.state), lag, nil
+	return s.state.Clone(), lag, nil
 }
 
-// Close stops Run and waits for it, closes all cursors, and gives the directory back.
+// Close stops Run and waits for it, closes all cursors and readers, and gives the directory back.
 // Appends that wait get ErrClosed.
 func (j *Journal) Close() error {
 	j.mu.Lock()
@@ -305,11 +323,14 @@ func (j *Journal) Close() error {
 	j.mu.Lock()
 	waiting := j.queue
 	j.queue = nil
-	var open []*cursor
+	var open []io.Closer
 	for _, s := range j.stored {
 		if s.open != nil {
 			open = append(open, s.open)
 		}
+	}
+	for r := range j.replays {
+		open = append(open, r)
 	}
 	j.mu.Unlock()
 	for _, r := range waiting {
@@ -371,12 +392,7 @@ func (j *Journal) canonical(p journal.Position) journal.Position {
 }
 
 // wake makes the writer look at its work.
-func (j *Journal) wake() {
-	select {
-	case j.kick <- struct{}{}:
-	default:
-	}
-}
+func (j *Journal) wake() { signal(j.kick) }
 
 // Run writes what is appended and removes segments that are not needed any more,
 // until ctx ends or the journal is closed. Appends that wait then are still written;

@@ -116,6 +116,9 @@ func (c *cursor) Floor() journal.Position {
 	return j.floor
 }
 
+// FloorRaised implements journal.Cursor.
+func (c *cursor) FloorRaised() <-chan struct{} { return c.floored }
+
 // outline is a copy of what PositionAt needs of a segment.
 type outline struct {
 	segment       *segment
@@ -126,7 +129,16 @@ type outline struct {
 // PositionAt implements journal.Cursor. Where a segment cannot be read, the result is
 // its start, which is older than asked for.
 func (c *cursor) PositionAt(maxBytes int64, oldest time.Time) journal.Position {
-	j := c.journal
+	return c.journal.positionAt(maxBytes, oldest)
+}
+
+// PositionAt implements journal.Journal. Where a segment cannot be read, the result is
+// its start, which is older than asked for.
+func (j *Journal) PositionAt(oldest time.Time) journal.Position {
+	return j.positionAt(0, oldest)
+}
+
+func (j *Journal) positionAt(maxBytes int64, oldest time.Time) journal.Position {
 	j.mu.Lock()
 	list := make([]outline, 0, len(j.segments))
 	for _, s := range j.segments {

@@ -23,6 +23,7 @@ type metrics struct {
 	segments          prometheus.Gauge
 	diskBytes         prometheus.Gauge
 	diskLimit         prometheus.Gauge
+	retainedBytes     prometheus.Gauge
 	tailBytes         prometheus.Gauge
 	damagedRecords    prometheus.Counter
 	damagedBytes      prometheus.Counter
@@ -59,6 +60,10 @@ func newMetrics(reg prometheus.Registerer, c Config) (*metrics, error) {
 		diskLimit: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sluice_journal_disk_limit_bytes",
 			Help: "Configured bound for the bytes of all segment files.",
+		}),
+		retainedBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sluice_journal_retained_bytes",
+			Help: "Bytes of the segment files that all backends have passed and that are kept only because what was withheld is to be sent later; 0 when there is none.",
 		}),
 		tailBytes: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sluice_journal_tail_bytes",
@@ -109,7 +114,7 @@ func duration(name, help string) prometheus.Histogram {
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.appendedRecords, m.appendedBytes, m.appendDuration, m.writeErrors, m.segments, m.diskBytes, m.diskLimit,
-		m.tailBytes, m.damagedRecords, m.damagedBytes, m.tornBytes, m.fsyncDuration, m.durability, m.truncatedSegments,
+		m.retainedBytes, m.tailBytes, m.damagedRecords, m.damagedBytes, m.tornBytes, m.fsyncDuration, m.durability, m.truncatedSegments,
 	}
 }
 

@@ -2,6 +2,8 @@ package disk_test
 
 import (
 	"context"
+	"errors"
+	"math"
 	"testing"
 	"time"
 
@@ -22,6 +24,16 @@ type ledger struct {
 	ends    []journal.Position // of each batch, known once it was read
 	starts  []journal.Position
 	cursors map[string]*modelCursor
+	readers map[string]*modelReader
+}
+
+// modelReader is a reader and, under the same name, what it retains.
+type modelReader struct {
+	r    journal.Reader
+	read int
+	// retains is the first batch that was there when it was retained; a large number when
+	// that is not known.
+	retains int
 }
 
 type modelCursor struct {
@@ -65,6 +77,56 @@ func (m *ledger) reopen(t *rapid.T, kill bool) {
 	for _, c := range m.cursors {
 		c.c, c.read = nil, c.committed
 	}
+	m.readers = map[string]*modelReader{}
+}
+
+func (m *ledger) reader(t *rapid.T) (string, *modelReader) {
+	name := rapid.SampledFrom([]string{"x", "y"}).Draw(t, "reader")
+	r := m.readers[name]
+	if r == nil {
+		// Opened at the tail, so that it is known where it is.
+		opened, err := m.j.OpenReader("a", m.j.Tail())
+		require.NoError(t, err)
+		r = &modelReader{r: opened, read: len(m.ends), retains: math.MaxInt}
+		m.readers[name] = r
+	}
+	return name, r
+}
+
+// reread reads one record, before which there may be a gap where nobody needed any.
+func (m *ledger) reread(t *rapid.T, r *modelReader) {
+	rec, ok, err := r.r.Next()
+	told := false
+	for gone := (*journal.GoneError)(nil); errors.As(err, &gone); told = true {
+		require.True(t, gone.From.Before(gone.To))
+		rec, ok, err = r.r.Next()
+	}
+	require.NoError(t, err)
+	if !ok {
+		require.True(t, told || r.read == len(m.ends))
+		if told {
+			r.read = len(m.ends)
+		}
+		return
+	}
+	seq, err := identify(rec.Batch)
+	require.NoError(t, err)
+	require.Equal(t, countsOf(seq), rec.Counts)
+	if rec.Batch.IDs != nil {
+		require.Len(t, rec.Batch.IDs, rec.Batch.Series)
+	}
+	rec.Batch.Release()
+	if told {
+		require.Greater(t, seq, r.read)
+		require.LessOrEqual(t, seq, r.retains, "what is retained is there")
+		for _, c := range m.cursors {
+			require.LessOrEqual(t, r.read, c.committed, "what a cursor has not passed is there")
+		}
+	} else {
+		require.Equal(t, r.read, seq)
+	}
+	m.starts[seq], m.ends[seq] = rec.Start, rec.End
+	r.read = seq + 1
 }
 
 func (m *ledger) pick(t *rapid.T) *modelCursor {
@@ -119,7 +181,7 @@ func TestModel(t *testing.T) {
 		if rapid.Bool().Draw(t, "small tail") {
 			config.TailBytes = 4 << 10
 		}
-		m := &ledger{fs: vfs.NewMem(), config: config, cursors: map[string]*modelCursor{}}
+		m := &ledger{fs: vfs.NewMem(), config: config, cursors: map[string]*modelCursor{}, readers: map[string]*modelReader{}}
 		var err error
 		m.j, err = tryOpen(m.fs, config)
 		require.NoError(t, err)
@@ -171,6 +233,29 @@ func TestModel(t *testing.T) {
 				require.Equal(t, sumOf(c.read, n), lag.Counts)
 				require.Equal(t, int64(n-c.read), lag.Records)
 				c.read = n
+			},
+			"reread": func(t *rapid.T) {
+				_, r := m.reader(t)
+				for range rapid.IntRange(1, 5).Draw(t, "n") {
+					m.reread(t, r)
+				}
+				if rapid.Bool().Draw(t, "done") {
+					r.r.Done(r.r.Position())
+				}
+			},
+			"retain": func(t *rapid.T) {
+				name, r := m.reader(t)
+				m.j.Retain(name, r.r.Position())
+				r.retains = math.MaxInt
+				if !r.r.Position().Before(m.j.Oldest()) {
+					r.retains = r.read
+				}
+			},
+			"close reader": func(t *rapid.T) {
+				name, r := m.reader(t)
+				m.j.Retain(name, journal.Position{})
+				require.NoError(t, r.r.Close())
+				delete(m.readers, name)
 			},
 			"close cursor": func(t *rapid.T) {
 				c := m.pick(t)

@@ -63,7 +63,7 @@ func (r *reader) peek(off int64, n int, limit int64) ([]byte, error) {
 	}
 	r.window = nil
 	got, err := r.file.ReadAt(r.memory[:want], off)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, io.EOF) && got < n {
 		return nil, fmt.Errorf("read journal segment: %w", err)
 	}
 	r.window, r.at = r.memory[:got], off

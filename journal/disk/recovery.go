@@ -22,6 +22,9 @@ func (j *Journal) recover() error {
 	if err := j.recoverCursors(); err != nil {
 		return err
 	}
+	if err := errors.Join(j.recountAt(), j.dropForeignSums()); err != nil {
+		return err
+	}
 	var all tally
 	for _, s := range j.segments {
 		all.records += s.records
@@ -59,12 +62,22 @@ func (j *Journal) recoverSegments() error {
 	if err := j.removeEmptyEnd(); err != nil {
 		return err
 	}
+	if len(j.segments) > 0 {
+		j.gone = headers[0].previous
+		if oldest := j.segments[0]; oldest.created == 0 {
+			j.gone = journal.Position{Segment: oldest.id}
+		}
+	}
 	for i, s := range j.segments {
 		// What a failed write left behind the end was never acknowledged.
 		if i+1 < len(headers) && headers[i+1].previous.Segment == s.id {
 			s.end = min(s.end, headers[i+1].previous.Offset)
 		}
-		if i == len(j.segments)-1 {
+		last := i == len(j.segments)-1
+		if s.summed = !last && j.readSum(s); s.summed {
+			continue
+		}
+		if last {
 			err = j.cutTornTail(s)
 		} else {
 			err = j.count(s, s.end)
@@ -72,6 +85,7 @@ func (j *Journal) recoverSegments() error {
 		if err != nil {
 			return fmt.Errorf("segment %s: %w", s.path, err)
 		}
+		j.writeSum(s)
 	}
 	return nil
 }
@@ -221,5 +235,8 @@ func (j *Journal) recoverCursors() error {
 			"cursor", s.name, "file", s.file.path)
 	}
 	j.segments = slices.Clip(j.segments)
+	if len(j.segments) == 0 {
+		j.gone = j.tailLocked()
+	}
 	return nil
 }

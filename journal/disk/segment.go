@@ -157,10 +157,16 @@ type segment struct {
 	routed  []series.Counts // of the others, by the index of the backend
 	oldest  int64           // smallest and largest time of receipt, Unix ms
 	newest  int64
+	summed  bool // these are from the sum file
 
 	// damaged are the offsets of damage that was reported, so that it is reported once
 	// and not once a cursor.
 	damaged map[int64]bool
+}
+
+// endPosition is behind the last record. Journal.mu is held.
+func (s *segment) endPosition() journal.Position {
+	return journal.Position{Segment: s.id, Offset: s.end}
 }
 
 func (s *segment) index(name string) int {
@@ -210,8 +216,11 @@ func (s *segment) tally(name string) tally {
 
 func segmentName(id uint64) string { return fmt.Sprintf("%020d%s", id, segmentSuffix) }
 
-func parseSegmentName(name string) (uint64, bool) {
-	digits, ok := strings.CutSuffix(name, segmentSuffix)
+func parseSegmentName(name string) (uint64, bool) { return parseNumbered(name, segmentSuffix) }
+
+// parseNumbered returns the number of a segment in the name of one of its files.
+func parseNumbered(name, suffix string) (uint64, bool) {
+	digits, ok := strings.CutSuffix(name, suffix)
 	if !ok || len(digits) != 20 {
 		return 0, false
 	}

@@ -43,7 +43,7 @@ func (c *cursor) skipIn(to journal.Position) (part passage, more bool, err error
 	}
 	c.stepInto(s, off)
 	part = passage{start: c.read, span: true}
-	limit := s.end
+	limit, oldest := s.end, s.oldest
 	rest := c.tallyOf(s)
 	rest.sub(c.passed)
 	j.mu.Unlock()
@@ -51,14 +51,17 @@ func (c *cursor) skipIn(to journal.Position) (part passage, more bool, err error
 		return part, false, nil
 	}
 	r, err := c.readerOf(s)
-	if err != nil {
-		return part, false, err
+	if err == nil {
+		err = r.next(off, limit)
 	}
-	switch err := r.next(off, limit); {
+	switch {
 	case err == nil:
 		part.received = r.head.received
-	case !errors.Is(err, errDamaged):
+	case errors.Is(err, errDamaged):
+	case to.Before(journal.Position{Segment: s.id, Offset: limit}):
 		return part, false, err
+	default:
+		part.received = oldest // sums of a whole segment are known without its file
 	}
 	part.tally, part.end = rest, journal.Position{Segment: s.id, Offset: limit}
 	if to.Before(part.end) {

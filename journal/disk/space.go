@@ -14,57 +14,76 @@ import (
 // is counted in a cursor's totals.
 const reasonGivenUp = "journal_full"
 
-// trim removes the segments that all cursors have passed and that were kept long
-// enough.
+// trim removes the segments that all cursors have passed, nobody retains, and that were
+// kept long enough.
 func (j *Journal) trim(now time.Time) {
 	before := now.Add(-time.Duration(j.config.RetainBehind)).UnixMilli()
 	if j.config.OnFull == OnFullDropOldest {
 		j.moveClosed() // those that were closed since the floor was raised
 		j.dropOldest(0)
 	}
-	for j.removeOldest(before) {
+	for j.removeOldest(func(s *segment) bool { return s.newest < before && !j.isRetained(s) }) {
 	}
+	j.metrics.retainedBytes.Set(float64(j.retainedBytes(before)))
 }
 
-// freeRetained removes segments that all cursors have passed, however young, until n
-// bytes are free or there is no more such segment.
-func (j *Journal) freeRetained(n int64) {
+// freePassed removes segments that all cursors have passed, however young and retained
+// or not, until n bytes are free or there is no more such segment.
+func (j *Journal) freePassed(n int64) {
 	goal := j.w.disk - n
-	for j.w.disk > goal && j.removeOldest(math.MaxInt64) {
+	for j.w.disk > goal && j.removeOldest(func(*segment) bool { return true }) {
 	}
 }
 
 // removeOldest removes the oldest segment and reports true if all cursors have passed
-// it and its newest record was received before the given time (Unix ms). The newest
-// segment always stays.
-func (j *Journal) removeOldest(before int64) bool {
+// it and may, called with j.mu held, agrees or it is empty. The newest segment always
+// stays.
+func (j *Journal) removeOldest(may func(*segment) bool) bool {
 	j.mu.Lock()
 	if len(j.segments) < 2 {
 		j.mu.Unlock()
 		return false
 	}
 	s := j.segments[0]
-	ok := s.records == 0 || s.newest < before
-	for _, c := range j.stored {
-		p := c.state.Position
-		ok = ok && (p.Segment > s.id || p.Segment == s.id && p.Offset >= s.end)
-	}
-	j.mu.Unlock()
-	if !ok {
+	if !j.passedByAll(s) || s.records > 0 && !may(s) {
+		j.mu.Unlock()
 		return false
 	}
+	// It leaves the list before its file goes, so that a reader which does not find the
+	// file knows why.
+	gone := j.gone
+	j.segments = append(j.segments[:0:0], j.segments[1:]...)
+	if s.records > 0 {
+		j.gone = s.endPosition()
+	}
+	j.mu.Unlock()
 	if err := j.fs.Remove(s.path); err != nil {
+		j.mu.Lock()
+		j.segments = append([]*segment{s}, j.segments...)
+		j.gone = gone
+		j.mu.Unlock()
 		j.logger.Warn("A journal segment that is not needed any more could not be removed; it is tried again.", "segment", s.path, "err", err)
 		return false
 	}
+	j.dropSum(s.id)
 	j.w.disk -= s.size
 	j.mu.Lock()
-	j.segments = append(j.segments[:0:0], j.segments[1:]...)
 	n := len(j.segments)
 	j.mu.Unlock()
 	j.metrics.truncatedSegments.Inc()
 	j.metrics.segments.Set(float64(n))
 	j.metrics.diskBytes.Set(float64(j.w.disk))
+	j.noteCut(s)
+	return true
+}
+
+// passedByAll reports whether every stored cursor is behind the segment. j.mu is held.
+func (j *Journal) passedByAll(s *segment) bool {
+	for _, c := range j.stored {
+		if c.state.Position.Before(s.endPosition()) {
+			return false
+		}
+	}
 	return true
 }
 
@@ -85,7 +104,7 @@ func (j *Journal) makeRoom(n int64) error {
 	}
 	limit := int64(j.config.MaxDisk)
 	if over := w.disk + n - limit; over > 0 {
-		j.freeRetained(over)
+		j.freePassed(over)
 	}
 	if w.disk+n <= limit {
 		if w.full {
@@ -111,7 +130,7 @@ func (j *Journal) dropOldest(n int64) {
 	if over <= 0 {
 		return
 	}
-	j.freeRetained(over)
+	j.freePassed(over)
 	over = w.disk + n - soft
 	j.mu.Lock()
 	var floor journal.Position
@@ -122,6 +141,11 @@ func (j *Journal) dropOldest(n int64) {
 	raised := j.floor.Before(floor)
 	if raised {
 		j.floor = floor
+		for _, s := range j.stored {
+			if s.open != nil {
+				signal(s.open.floored)
+			}
+		}
 	}
 	j.mu.Unlock()
 	if !raised {
@@ -130,7 +154,7 @@ func (j *Journal) dropOldest(n int64) {
 	j.logger.Warn("The disk budget of the journal is nearly used up: backends give up what is before this position.",
 		"position", floor, "bytes", w.disk, "max_disk", j.config.MaxDisk)
 	j.moveClosed()
-	j.freeRetained(w.disk + n - soft)
+	j.freePassed(w.disk + n - soft)
 }
 
 // moveClosed moves stored cursors that nobody has open to the floor.
@@ -170,7 +194,7 @@ func (j *Journal) move(s *storedCursor, to journal.Position) (series.Counts, err
 		return series.Counts{}, err
 	}
 	j.mu.Lock()
-	st := cloneState(s.state)
+	st := s.state.Clone()
 	j.mu.Unlock()
 	st.Position = to
 	if st.Horizon.Before(to) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"maps"
 	"net/url"
 	"strings"
 
@@ -145,11 +144,4 @@ func cursorFileName(name string) string {
 func parseCursorFileName(file string) (string, bool) {
 	name, err := url.PathUnescape(file)
 	return name, err == nil && name != "" && cursorFileName(name) == file
-}
-
-// cloneState returns a state that shares no map with st.
-func cloneState(st journal.State) journal.State {
-	st.Totals.Rejected = maps.Clone(st.Totals.Rejected)
-	st.Totals.GivenUp = maps.Clone(st.Totals.GivenUp)
-	return st
 }

@@ -134,7 +134,7 @@ func (j *Journal) writeGroup(group []*request) {
 		}
 		j.failed(err)
 		if errors.Is(err, syscall.ENOSPC) {
-			j.freeRetained(1)
+			j.freePassed(1)
 		}
 		return
 	}
@@ -317,10 +317,14 @@ func (j *Journal) create() error {
 // seal ends the active segment, of which nothing is pending.
 func (j *Journal) seal() {
 	j.mu.Lock()
+	s := j.active
 	j.active = nil
 	j.trimming = true
 	j.mu.Unlock()
 	j.w.seal()
+	if s != nil {
+		j.writeSum(s)
+	}
 }
 
 // seal closes the file that was written. All that it holds was published, so an error

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sluice-metrics/sluice/internal/gateway"
+)
+
+// ledgerFlags are what the command line of sluice ledger says.
+type ledgerFlags struct {
+	address string
+	offline bool    // --storage.path was given
+	storage *string // its value
+	backend string
+	from    string
+	to      string
+	format  string
+}
+
+// askTimeout bounds how long a gateway may take to answer.
+const askTimeout = 30 * time.Second
+
+// ledgerCommand adds the command "ledger". run is called when it was picked and returns
+// the exit code. storage is the value of --storage.path.
+func ledgerCommand(app *kingpin.Application, storage *string) (cmd *kingpin.CmdClause, run func(stdout, stderr io.Writer) int) {
+	f := &ledgerFlags{storage: storage}
+	app.GetFlag("storage.path").IsSetByUser(&f.offline)
+	cmd = app.Command("ledger", "Tell what backends lack of the samples between two times, and what becomes of it. Asks a running gateway or, with --storage.path, reads its files.")
+	cmd.Flag("address", "URL of the gateway.").Default("http://127.0.0.1:9201").StringVar(&f.address)
+	cmd.Flag("backend", "Name of the backend. Default: all.").StringVar(&f.backend)
+	cmd.Flag("from", "Time of the oldest samples: RFC 3339, Unix seconds, or how long ago, such as 2h.").Default("24h").StringVar(&f.from)
+	cmd.Flag("to", "Time of the newest samples, likewise. Default: now.").Default("0s").StringVar(&f.to)
+	cmd.Flag("format", "table or json.").Default("table").EnumVar(&f.format, "table", "json")
+	return cmd, func(stdout, stderr io.Writer) int {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		switch err := f.tell(ctx, stdout); {
+		case errors.Is(err, errUsage):
+			fmt.Fprintf(stderr, "sluice: ledger: %v; try --help\n", err)
+			return exitUsage
+		case err != nil:
+			fmt.Fprintf(stderr, "sluice: ledger: %v\n", err)
+			return exitError
+		}
+		return exitOK
+	}
+}
+
+func (f *ledgerFlags) tell(ctx context.Context, stdout io.Writer) error {
+	now := time.Now()
+	from, err := timeAgo("--from", f.from, now)
+	if err != nil {
+		return err
+	}
+	to, err := timeAgo("--to", f.to, now)
+	if err != nil {
+		return err
+	}
+	if to.Before(from) {
+		return fmt.Errorf("%w: --to is before --from", errUsage)
+	}
+	var accounts []gateway.Account
+	if f.offline {
+		accounts, err = gateway.ReadAccounts(*f.storage, f.backend, from, to)
+	} else {
+		accounts, err = f.ask(ctx, from, to)
+	}
+	if err != nil {
+		return err
+	}
+	if f.format == "json" {
+		e := json.NewEncoder(stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(ledgerAnswer{accounts})
+	}
+	return writeAccounts(stdout, accounts)
+}
+
+// timeAgo reads a time, which may be a duration before now.
+func timeAgo(flag, text string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	at, err := gateway.ParseTime(text)
+	if err != nil {
+		return at, fmt.Errorf("%w: %s: %w, nor how long ago, such as 2h", errUsage, flag, err)
+	}
+	return at, nil
+}
+
+// ledgerAnswer is what the API answers with.
+type ledgerAnswer struct {
+	Backends []gateway.Account `json:"backends"`
+}
+
+// ask asks a running gateway.
+func (f *ledgerFlags) ask(ctx context.Context, from, to time.Time) ([]gateway.Account, error) {
+	base, err := url.Parse(f.address)
+	if err != nil || base.Host == "" {
+		return nil, fmt.Errorf("%w: --address: %q is no URL such as http://127.0.0.1:9201", errUsage, f.address)
+	}
+	u := base.JoinPath("api/v1/ledger")
+	q := url.Values{"from": {from.Format(time.RFC3339Nano)}, "to": {to.Format(time.RFC3339Nano)}}
+	if f.backend != "" {
+		q.Set("backend", f.backend)
+	}
+	u.RawQuery = q.Encode()
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask the gateway: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w (name the gateway with --address, or read its files with --storage.path)", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+		return nil, fmt.Errorf("%s answers %s: %s", base.Host, resp.Status, strings.TrimSpace(string(text)))
+	}
+	var answer ledgerAnswer
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return nil, fmt.Errorf("read the answer of %s: %w", base.Host, err)
+	}
+	return answer.Backends, nil
+}
+
+// writeAccounts writes a table with a line for each stretch, and what the range lacks of
+// each backend. Native histograms count as samples.
+func writeAccounts(w io.Writer, accounts []gateway.Account) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	sums := make([]uint64, len(accounts))
+	head := "BACKEND\tFROM\tTO\tKIND\tSTATE\tRATE\tTAKEN\tWITHHELD\tSENT SOON AFTER\tGIVEN BACK\tGIVEN UP\tMISSING\n"
+	for i, a := range accounts {
+		for j := range a.Missing {
+			m := &a.Missing[j]
+			missing := m.Outstanding.Samples + m.Outstanding.Histograms
+			sums[i] += missing
+			fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", head,
+				a.Backend, m.From, m.To, m.Kind, m.State, rates(m.MinRate, m.MaxRate),
+				m.Taken.Samples+m.Taken.Histograms, m.Withheld.Samples+m.Withheld.Histograms, m.Sent.Samples+m.Sent.Histograms,
+				m.GivenBack.Samples+m.GivenBack.Histograms, m.GivenUp.Samples+m.GivenUp.Histograms, missing)
+			head = ""
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for i, a := range accounts {
+		if _, err := fmt.Fprintf(w, "%s: %s\n", a.Backend, summary(&a, sums[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func summary(a *gateway.Account, missing uint64) string {
+	var text string
+	switch {
+	case !a.Sampling:
+		return "everything is sent; adaptive_sampling is off"
+	case missing == 0:
+		text = "nothing is missing of that time"
+	default:
+		text = fmt.Sprintf("%d samples are missing", missing)
+	}
+	for i := range a.Missing {
+		if a.Missing[i].Inexact {
+			text += "; the counts may be off"
+			break
+		}
+	}
+	if a.Debt.Unknown {
+		text += "; a part of the ledger is lost, there may be more"
+	}
+	switch n, eta := a.Debt.Samples, a.Debt.ETASeconds; {
+	case n > 0 && eta != nil:
+		text += fmt.Sprintf("; %d of all times are to be given back, which takes about %v", n, time.Duration(*eta)*time.Second)
+	case n > 0:
+		text += fmt.Sprintf("; %d of all times were withheld and are not given back so far", n)
+	}
+	return text
+}
+
+// rates is the range of the share that was asked for.
+func rates(lowest, highest float64) string {
+	low, high := strconv.FormatFloat(lowest, 'f', 2, 64), strconv.FormatFloat(highest, 'f', 2, 64)
+	if low == high {
+		return low
+	}
+	return low + " to " + high
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sluice-metrics/sluice/internal/fidelity"
+	"github.com/sluice-metrics/sluice/internal/incident"
+	"github.com/sluice-metrics/sluice/sampler"
+)
+
+// replayFlags are what the command line of sluice replay says.
+type replayFlags struct {
+	capture  string
+	incident string
+	queries  string
+	rules    string
+	format   string
+	below    []string
+	above    []string
+}
+
+// errLimit is wrapped by errors about figures that are not within their limits.
+var errLimit = errors.New("not within its limits")
+
+// replayCommand adds the command "replay". run is called when it was picked and returns
+// the exit code.
+func replayCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func(stdout, stderr io.Writer) int) {
+	f := &replayFlags{}
+	cmd = app.Command("replay", "Play a described incident of a backend against a recorded load: rates, queue, what is withheld, and what queries and alerts make of the rest.")
+	cmd.Flag("capture", "File with recorded remote-write requests.").Required().StringVar(&f.capture)
+	cmd.Flag("incident", "YAML file that describes load and capacity over time, and the adaptive_sampling to try.").Required().StringVar(&f.incident)
+	cmd.Flag("queries", "YAML file with the list queries: range queries as dashboards have them.").StringVar(&f.queries)
+	cmd.Flag("rules", "Prometheus rule file. Its alerts are compared, and what they read is critical.").StringVar(&f.rules)
+	cmd.Flag("format", "table, json or html.").Default("table").EnumVar(&f.format, "table", "json", "html")
+	cmd.Flag("fail-below", "Exit with 1 where a figure is below a limit, such as alert_agreement=0.9; may be repeated.").StringsVar(&f.below)
+	cmd.Flag("fail-above", "Exit with 1 where a figure is above a limit, such as max_queue_age_seconds=60; may be repeated.").StringsVar(&f.above)
+	return cmd, func(stdout, stderr io.Writer) int {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		switch err := f.replay(ctx, stdout); {
+		case errors.Is(err, errUsage):
+			fmt.Fprintf(stderr, "sluice: replay: %v; try --help\n", err)
+			return exitUsage
+		case err != nil:
+			fmt.Fprintf(stderr, "sluice: replay: %v\n", err)
+			return exitError
+		}
+		return exitOK
+	}
+}
+
+func (f *replayFlags) replay(ctx context.Context, stdout io.Writer) error {
+	below, err := parseLimits("--fail-below", f.below)
+	if err != nil {
+		return err
+	}
+	above, err := parseLimits("--fail-above", f.above)
+	if err != nil {
+		return err
+	}
+	o, err := f.options()
+	if err != nil {
+		return err
+	}
+	file, err := os.Open(f.capture)
+	if err != nil {
+		return fmt.Errorf("--capture: %w", err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("--capture: %w", err)
+	}
+	o.Capture, o.Size = file, info.Size()
+	report, err := incident.Run(ctx, o)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.capture, err)
+	}
+	if err := report.Write(stdout, incident.Format(f.format)); err != nil {
+		return err
+	}
+	return keepsTo(report, below, above)
+}
+
+// options reads the files but the capture.
+func (f *replayFlags) options() (o incident.Options, err error) {
+	text, err := os.ReadFile(f.incident)
+	if err != nil {
+		return o, fmt.Errorf("--incident: %w", err)
+	}
+	if o.Incident, err = incident.Parse(f.incident, text); err != nil {
+		return o, fmt.Errorf("--incident: %w", err)
+	}
+	if f.queries != "" {
+		text, err := os.ReadFile(f.queries)
+		if err == nil {
+			o.Queries, err = fidelity.ParseQueries(f.queries, text)
+		}
+		if err != nil {
+			return o, fmt.Errorf("--queries: %w", err)
+		}
+	}
+	var rules []byte
+	if f.rules != "" {
+		rules, err = os.ReadFile(f.rules)
+		if err == nil {
+			o.Alerts, err = fidelity.ParseAlerts(f.rules, rules)
+		}
+		if err != nil {
+			return o, fmt.Errorf("--rules: %w", err)
+		}
+	}
+	o.Sampling, err = f.sampling(o.Incident, rules)
+	return o, err
+}
+
+// sampling is the configuration of the incident; what the alerts of --rules read is
+// critical beside what the configuration says.
+func (f *replayFlags) sampling(i *incident.Incident, rules []byte) (*sampler.Resolved, error) {
+	i.Sampling.SetDirectory(filepath.Dir(f.incident))
+	r, err := sampler.Resolve(*i.Sampling)
+	if err != nil {
+		return nil, fmt.Errorf("--incident: %w", err)
+	}
+	m := r.Metrics[sampler.ClassCritical]
+	if err := m.AddRules(rules, f.rules, nil); err != nil {
+		return nil, fmt.Errorf("--rules: %w", err)
+	}
+	r.Metrics[sampler.ClassCritical] = m
+	r.Describer = sampler.NewDescriber(sampler.DescriberOptions{Config: r.Config, Metrics: r.Metrics})
+	return r, nil
+}
+
+func parseLimits(flag string, list []string) (map[string]float64, error) {
+	limits := map[string]float64{}
+	for _, text := range list {
+		name, number, _ := strings.Cut(text, "=")
+		v, err := strconv.ParseFloat(number, 64)
+		if err != nil || v != v {
+			return nil, fmt.Errorf("%w: %s: %q is no limit such as alert_agreement=0.9", errUsage, flag, text)
+		}
+		limits[name] = v
+	}
+	return limits, nil
+}
+
+// keepsTo reports all figures that are not within their limits.
+func keepsTo(r *incident.Report, below, above map[string]float64) error {
+	figures, err := r.Figures()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	check := func(flag string, limits map[string]float64, breaks func(v, limit float64) bool) {
+		for _, name := range slices.Sorted(maps.Keys(limits)) {
+			switch v, ok := figures[name]; {
+			case !ok && r.Fidelity == nil:
+				errs = append(errs, fmt.Errorf("%w: %s: there is no figure %q without --queries and --rules; there are %s", errUsage, flag, name, strings.Join(slices.Sorted(maps.Keys(figures)), ", ")))
+			case !ok:
+				errs = append(errs, fmt.Errorf("%w: %s: there is no figure %q; there are %s", errUsage, flag, name, strings.Join(slices.Sorted(maps.Keys(figures)), ", ")))
+			case breaks(v, limits[name]):
+				errs = append(errs, fmt.Errorf("%w: %s is %v, the limit is %v", errLimit, name, v, limits[name]))
+			}
+		}
+	}
+	check("--fail-below", below, func(v, limit float64) bool { return v < limit })
+	check("--fail-above", above, func(v, limit float64) bool { return v > limit })
+	return errors.Join(errs...)
+}

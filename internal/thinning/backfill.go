@@ -1,0 +1,450 @@
+package thinning
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/journal"
+	"github.com/sluice-metrics/sluice/sampler"
+	"github.com/sluice-metrics/sluice/sampler/ledger"
+)
+
+// Reasons for which what was withheld is never given back. They are values of the label
+// "reason" of sluice_given_up_total.
+const (
+	// ReasonTooOld: it is older than what the backend takes out of order.
+	ReasonTooOld = "too_old"
+	// ReasonJournalFull: the journal's max_disk did not leave room for it.
+	ReasonJournalFull = "journal_full"
+	// ReasonLedgerFull: the ledger had no room for what it takes to find it.
+	ReasonLedgerFull = "ledger_full"
+	// ReasonNotReturned: it was not found when it was to be given back: exemplars, and
+	// native histograms, whose encoding was not kept.
+	ReasonNotReturned = "not_returned"
+	// ReasonUnknown: the ledger lost its record of what was withheld.
+	ReasonUnknown = "ledger_damaged"
+)
+
+const (
+	// clearFor is how long nothing lags before thinned data is given back, and
+	// clearAfterGap before a gap is.
+	clearFor      = time.Minute
+	clearAfterGap = 10 * time.Second
+	// leastPace is how many samples a second are given back at least.
+	leastPace = 2000
+	// windowMargin is what giving back keeps away from the end of the window in which the
+	// backend takes samples out of order.
+	windowMargin = time.Minute
+)
+
+// Lane is what the Thinner needs of its lane.
+type Lane interface {
+	Restore(ctx context.Context, b *series.Batch, upTo journal.Position, more bool) (refused series.Counts, err error)
+	Insert(ctx context.Context, b *series.Batch) error
+}
+
+// errStop ends the giving back of an entry for the time being.
+var errStop = errors.New("the backend lags, or the ledger has little room")
+
+// giveBack gives back what the ledger owes, one entry after the other, as long as nothing
+// lags.
+func (t *Thinner) giveBack(ctx context.Context, lane Lane) {
+	for ctx.Err() == nil {
+		e, ok := t.owed()
+		if !ok || !t.clear(&e) {
+			return
+		}
+		if err := t.giveBackEntry(ctx, lane, &e); err != nil {
+			if ctx.Err() == nil && !errors.Is(err, errStop) {
+				t.o.Logger.Warn("Giving back what was withheld stops for a while", "err", err)
+			}
+			return
+		}
+	}
+}
+
+// owed is the oldest entry of which something is to be given back and which has ended.
+func (t *Thinner) owed() (ledger.Entry, bool) {
+	t.mu.Lock()
+	from := t.restored
+	t.mu.Unlock()
+	for _, e := range t.o.Ledger.Timeline(from) {
+		if e.Closed == 0 {
+			return e, e.To != journal.Position{}
+		}
+	}
+	return ledger.Entry{}, false
+}
+
+// clear reports whether the backend has been well for long enough.
+func (t *Thinner) clear(e *ledger.Entry) bool {
+	wait := clearFor
+	if e.Kind == ledger.KindGap {
+		wait = clearAfterGap
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// Everything before the end of the entry has to be settled: its samples come after
+	// those which the lane has sent.
+	return !t.steer.clear.IsZero() && t.o.Now().Sub(t.steer.clear) >= wait && !t.marked.Position.Before(e.To)
+}
+
+// giver gives back one entry.
+type giver struct {
+	t    *Thinner
+	lane Lane
+	e    *ledger.Entry
+	replay
+	restorer *Restorer
+	out      Out
+	sent     uint64
+	free     time.Time        // when the next batch may be sent
+	upTo     journal.Position // how far the restoring is
+	done     journal.Position // end of the last record of which nothing was passed over
+	step     journal.Position // the step that it is in
+	lost     string           // why some of it is not given back; empty: all is
+	// back is what was sent since upTo moved.
+	back series.Counts
+}
+
+func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry) (err error) {
+	smp, err := t.newGiver(e)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	g := &giver{t: t, lane: lane, e: e, upTo: t.restored, step: e.Steps[0].At}
+	t.mu.Unlock()
+	g.restorer = NewRestorer(RestorerOptions{Sampler: smp, Describer: t.o.Describer})
+	g.replay = replay{sampler: smp, force: smp.Step(), observe: g.restorer.Observe}
+	t.giving(e)
+	defer t.giving(nil)
+	defer func() {
+		g.drop()
+		if g.feed != nil {
+			t.closing(g.feed.close())
+		}
+	}()
+	switch {
+	case e.Kind == ledger.KindUnknown:
+		return g.close(ctx, ReasonUnknown)
+	case e.Kind == ledger.KindGap:
+		g.feed, err = t.open(later(e.From, g.upTo))
+	case e.Digest != t.o.Digest:
+		// What it was decided by is no more: nobody knows what was sent.
+		t.o.Logger.Warn("What was withheld cannot be given back, since the configuration of sampling is another one now", "from", e.From, "to", e.To)
+		return g.close(ctx, ReasonNotReturned)
+	default:
+		err = t.rebuild(ctx, &g.replay, e)
+	}
+	if err == nil {
+		err = g.stretch(ctx)
+	}
+	if lost, ok := gone(err); ok {
+		t.o.Logger.Warn("What was withheld cannot be given back: the journal had no room for it", "from", e.From, "to", e.To, "gone_to", lost.To)
+		return g.close(ctx, ReasonJournalFull)
+	}
+	if err != nil {
+		return err
+	}
+	return g.finish(ctx)
+}
+
+// newGiver is the sampler that decides again what was decided in the entry.
+func (t *Thinner) newGiver(e *ledger.Entry) (*sampler.Sampler, error) {
+	start := int64(e.Totals.First)
+	if len(e.Steps) > 0 && e.Steps[0].Time != 0 {
+		start = int64(e.Steps[0].Time)
+	}
+	return t.newSampler(start)
+}
+
+// stretch gives back what lies in the entry. What the journal has no more of a gap is left
+// out; of a session nothing can be told then, and the error is a *journal.GoneError.
+func (g *giver) stretch(ctx context.Context) error {
+	for {
+		err := g.feed.until(ctx, g.e.To, func(rec *journal.Record, set series.Set) error { return g.record(ctx, rec, set) })
+		if _, ok := gone(err); !ok || g.e.Kind == ledger.KindSampled {
+			return err
+		}
+		g.lost = ReasonJournalFull
+	}
+}
+
+// record finds what was not sent of a record, and sends it, unless that was done in a run
+// before.
+func (g *giver) record(ctx context.Context, rec *journal.Record, set series.Set) error {
+	if !g.t.mayGiveBack(g.e) {
+		return errStop
+	}
+	old := rec.Batch.MaxTime < g.t.oldestTaken()
+	skip := old || !g.upTo.Before(rec.End)
+	if skip {
+		// What was found before it is not passed over with it.
+		g.restorer.Flush(&g.out)
+		if err := g.send(ctx, g.done, false); err != nil {
+			return err
+		}
+	}
+	var err error
+	switch {
+	case g.e.Kind == ledger.KindSampled:
+		g.follow(rec)
+		err = g.restorer.Add(rec.Batch, set, &g.out)
+	case !skip:
+		err = g.restorer.AddAll(rec.Batch, set, &g.out)
+	}
+	if err != nil {
+		g.feed.logger.Warn("A journal record cannot be read", "position", rec.Start, "err", err)
+	}
+	if skip {
+		if old && g.upTo.Before(rec.End) {
+			g.lost = ReasonTooOld
+		}
+		g.restorer.Flush(&g.out)
+		g.drop()
+		return nil
+	}
+	g.done, g.step = rec.End, g.e.Setting(rec.Start).At
+	if len(g.out.Batches) == 0 {
+		return nil
+	}
+	g.restorer.Flush(&g.out) // what comes of this record is sent as a whole
+	return g.send(ctx, rec.End, false)
+}
+
+// drop releases what was made and is not sent.
+func (g *giver) drop() {
+	for _, b := range g.out.Batches {
+		b.Release()
+	}
+	g.out = Out{}
+}
+
+// send sends what is finished, and no faster than is allowed. With the last of it the
+// restoring is at upTo, unless more is to follow for that place.
+func (g *giver) send(ctx context.Context, upTo journal.Position, more bool) error {
+	for len(g.out.Batches) > 0 {
+		b := g.out.Batches[0]
+		if err := g.pace(ctx, b); err != nil {
+			return err
+		}
+		if err := g.sendBatch(ctx, b, upTo, more || len(g.out.Batches) > 1); err != nil {
+			return err
+		}
+		g.out.Batches = g.out.Batches[1:]
+		g.sent += b.Counts.Samples + b.Counts.Histograms
+		b.Release()
+	}
+	return nil
+}
+
+// sendBatch tries until the batch is sent: to begin again with the place would send other
+// batches of it twice.
+func (g *giver) sendBatch(ctx context.Context, b *series.Batch, upTo journal.Position, more bool) error {
+	g.back.Add(b.Counts)
+	for told := false; ; {
+		if !more {
+			g.t.arriving(upTo, g.step, g.back)
+		}
+		refused, err := g.lane.Restore(ctx, b, upTo, more)
+		if err == nil {
+			g.t.returned(b.Counts, refused)
+			if !more {
+				g.upTo, g.back = upTo, series.Counts{}
+				g.t.moved(upTo)
+			}
+			return nil
+		}
+		if !more {
+			g.t.notArrived()
+		}
+		if !told && ctx.Err() == nil {
+			told = true
+			g.t.o.Logger.Warn("Giving back what was withheld waits", "err", err)
+		}
+		if err := g.wait(ctx, tryAgain); err != nil {
+			return err
+		}
+	}
+}
+
+// tryAgain is the pause before what could not be given back is tried again.
+const tryAgain = time.Second
+
+// wait waits, and as much longer as the backend lags.
+func (g *giver) wait(ctx context.Context, d time.Duration) error {
+	for {
+		if _, over := g.t.o.Ledger.Excess(); over {
+			return errStop
+		}
+		timer := time.NewTimer(d)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		if g.t.clear(g.e) {
+			return nil
+		}
+		d = tryAgain
+	}
+}
+
+// pace waits until a batch may be sent.
+func (g *giver) pace(ctx context.Context, b *series.Batch) error {
+	now := g.t.o.Now()
+	d := g.free.Sub(now)
+	took := float64(b.Counts.Samples+b.Counts.Histograms) / max(leastPace, g.t.pace())
+	g.free = now.Add(max(d, 0) + time.Duration(took*float64(time.Second)))
+	if d <= 0 {
+		return nil
+	}
+	return g.wait(ctx, d)
+}
+
+// finish sends what waited for the end of the entry, and closes it.
+func (g *giver) finish(ctx context.Context) error {
+	g.restorer.Flush(&g.out)
+	if g.e.Kind == ledger.KindSampled && g.restorer.Pending() > 0 {
+		if err := g.rest(ctx); err != nil {
+			return err
+		}
+	}
+	g.restorer.Flush(&g.out)
+	if err := g.send(ctx, g.e.To, true); err != nil {
+		return err
+	}
+	if err := g.close(ctx, g.lost); err != nil {
+		return err
+	}
+	g.t.o.Logger.Info("What was withheld is given back", "from", g.e.From, "to", g.e.To, "samples", g.sent)
+	g.t.event("given back", "")
+	return nil
+}
+
+// rest reads the entry once more for the labels of the series with samples that waited.
+func (g *giver) rest(ctx context.Context) error {
+	again, err := g.t.open(g.e.From)
+	if err != nil {
+		return err
+	}
+	defer func() { g.t.closing(again.close()) }()
+	err = again.until(ctx, g.e.To, func(rec *journal.Record, set series.Set) error {
+		if err := g.restorer.Rest(rec.Batch, set, &g.out); err != nil {
+			return nil // it was not readable before either
+		}
+		return g.send(ctx, g.e.To, true)
+	})
+	if _, ok := gone(err); ok {
+		g.lost = ReasonJournalFull
+		return nil // what waited stays behind
+	}
+	return err
+}
+
+// close brings the restoring to the end of the entry, and gives up what of it is
+// outstanding, for a reason where there is one.
+func (g *giver) close(ctx context.Context, reason string) error {
+	if !g.back.Zero() {
+		g.t.arriving(g.e.To, g.step, g.back)
+	}
+	err := g.t.giveUp(ctx, g.lane, loss{g.e.To, reason})
+	if err != nil && !g.back.Zero() {
+		g.t.notArrived()
+	}
+	return err
+}
+
+// giveUp moves the restoring to where the loss ends.
+func (t *Thinner) giveUp(ctx context.Context, lane Lane, l loss) error {
+	t.mu.Lock()
+	before := t.lost
+	t.lost = loss{l.upTo, cmp.Or(l.reason, before.reason)}
+	t.mu.Unlock()
+	if _, err := lane.Restore(ctx, nil, l.upTo, false); err != nil {
+		t.mu.Lock()
+		t.lost = before
+		t.mu.Unlock()
+		return err
+	}
+	t.moved(l.upTo)
+	return nil
+}
+
+// moved notes how far the restoring is.
+func (t *Thinner) moved(to journal.Position) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.restored = later(t.restored, to)
+}
+
+// arriving notes what will have been given back when the restoring is at a place. It is
+// called before the place is moved there, so that no commit can come in between.
+func (t *Thinner) arriving(upTo, step journal.Position, back series.Counts) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.returns = append(t.returns, loan{upTo, ledger.Delta{At: step, Tally: ledger.Tally{GivenBack: back}}})
+}
+
+// notArrived takes the last arriving back.
+func (t *Thinner) notArrived() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.returns = t.returns[:len(t.returns)-1]
+}
+
+// returned counts what was given back, and what of it the backend refused.
+func (t *Thinner) returned(sent, refused series.Counts) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.givenBack += sent.Samples + sent.Histograms
+	t.counts.refused += refused.Samples + refused.Histograms
+}
+
+// mayGiveBack reports whether the giving back of the entry may go on.
+func (t *Thinner) mayGiveBack(e *ledger.Entry) bool {
+	_, over := t.o.Ledger.Excess()
+	return !over && t.clear(e)
+}
+
+// pace is how many samples a second may be given back.
+func (t *Thinner) pace() float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.steer.capacity * t.o.Config.BackfillShare
+}
+
+// reach is how far behind its newest sample the backend is relied on to take samples.
+func (t *Thinner) reach() time.Duration { return max(t.o.Window-windowMargin, t.o.Window/2) }
+
+// mostAhead is how far ahead of the clock samples may be that a backend takes for its
+// newest ones: Prometheus refuses what is further ahead.
+const mostAhead = 10 * time.Minute
+
+// oldestTaken is the time, Unix ms, of the oldest samples that the backend takes.
+func (t *Thinner) oldestTaken() int64 {
+	if t.o.Window <= 0 {
+		return math.MaxInt64
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.o.Now()
+	newest := min(t.newest, now.Add(mostAhead).UnixMilli())
+	if newest == 0 {
+		newest = now.UnixMilli()
+	}
+	return newest - t.reach().Milliseconds()
+}
+
+func later(a, b journal.Position) journal.Position {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,631 @@
+package thinning_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/prompb"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/sluice-metrics/sluice/exporter"
+	"github.com/sluice-metrics/sluice/internal/remotewrite"
+	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/internal/thinning"
+	"github.com/sluice-metrics/sluice/journal"
+	"github.com/sluice-metrics/sluice/journal/disk"
+	"github.com/sluice-metrics/sluice/journal/disk/vfs"
+	"github.com/sluice-metrics/sluice/router"
+	"github.com/sluice-metrics/sluice/sampler"
+	"github.com/sluice-metrics/sluice/sampler/ledger"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const companionName = "sluice_sampling_interval_seconds"
+
+// written is a log.
+type written struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *written) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *written) lines(part string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), part)
+}
+
+func (l *written) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// sink is a backend that takes so many samples a second and remembers all of them.
+type sink struct {
+	mu    sync.Mutex
+	rate  float64 // samples a second; 0: no limit
+	down  bool
+	free  time.Time
+	got   store
+	live  map[string]int64 // newest time by series, of what came in the order of the journal
+	wrong []string
+	told  []message // of the companion series
+	sends int
+	fresh int64 // newest time that came, Unix ms
+	last  time.Time
+}
+
+func newSink() *sink { return &sink{got: store{}, live: map[string]int64{}} }
+
+func (s *sink) set(rate float64, down bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rate, s.down = rate, down
+}
+
+// port is the way of one process to the sink.
+type port struct {
+	sink   *sink
+	mu     sync.Mutex
+	closed bool
+	beside map[*series.Batch]bool // on the way outside of the order
+}
+
+type parcel struct {
+	port *port
+	p    *exporter.Parcel
+	n    series.Counts
+	list []message
+	live []bool
+}
+
+func (p *port) Prepare(x *exporter.Parcel) (exporter.Delivery, error) {
+	d := &parcel{port: p, p: x}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k := range x.Parts {
+		d.n.Add(d.Tally(k).Sent)
+		for _, m := range chosen(x.Parts[k].Batch, x.Parts[k].Take) {
+			d.list = append(d.list, m)
+			d.live = append(d.live, !p.beside[x.Parts[k].Batch])
+		}
+	}
+	return d, nil
+}
+
+func (p *port) Probe(context.Context) error { return nil }
+func (p *port) Close() error                { return nil }
+
+func (d *parcel) Close() {}
+
+func (d *parcel) Tally(k int) exporter.Tally {
+	var t exporter.Tally
+	for _, m := range chosen(d.p.Parts[k].Batch, d.p.Parts[k].Take) {
+		t.Sent.Add(countsOf(m.points))
+		t.Sent.Exemplars += uint64(len(m.exemplars))
+	}
+	return t
+}
+
+// chosen are the messages of a batch that are in a set.
+func chosen(b *series.Batch, take series.Set) (list []message) {
+	body, err := s2.Decode(nil, b.Body)
+	if err != nil {
+		panic(err)
+	}
+	t := panics{}
+	all := decodeV2
+	if b.Version == series.V1 {
+		all = decodeV1
+	}
+	for i, m := range all(t, body) {
+		if take.Has(i) {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+type panics struct{}
+
+func (panics) Errorf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (panics) FailNow()                          { panic("failed") }
+
+func (d *parcel) Send(ctx context.Context, _ int) (exporter.Receipt, error) {
+	s := d.port.sink
+	s.mu.Lock()
+	s.sends++
+	if s.down {
+		s.mu.Unlock()
+		return exporter.Receipt{}, &exporter.Error{Class: exporter.Retry, Status: 503}
+	}
+	now := time.Now()
+	if s.free.Before(now) {
+		s.free = now
+	}
+	if s.rate > 0 {
+		s.free = s.free.Add(time.Duration(float64(d.n.Samples+d.n.Histograms) / s.rate * float64(time.Second)))
+	}
+	wait := s.free.Sub(now)
+	s.mu.Unlock()
+	if wait > 0 {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return exporter.Receipt{}, &exporter.Error{Class: exporter.Retry, Unknown: true, Err: ctx.Err()}
+		}
+	}
+	d.port.mu.Lock()
+	defer d.port.mu.Unlock()
+	if d.port.closed {
+		return exporter.Receipt{}, &exporter.Error{Class: exporter.Retry, Status: 503}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return exporter.Receipt{}, &exporter.Error{Class: exporter.Retry, Status: 503}
+	}
+	d.write(s)
+	return exporter.Receipt{}, nil
+}
+
+// write takes what was sent; both locks are held.
+func (d *parcel) write(s *sink) {
+	for k, m := range d.list {
+		if strings.Contains(m.labels, companionName) {
+			s.told = append(s.told, m)
+			continue
+		}
+		s.got.add([]message{m})
+		for _, p := range m.points {
+			if p.time > s.fresh {
+				s.fresh, s.last = p.time, time.Now()
+			}
+			if !d.live[k] {
+				continue
+			}
+			if again := s.got[fmt.Sprint(m.labels, p)] > 1; s.live[m.labels] > p.time && !again {
+				s.wrong = append(s.wrong, fmt.Sprintf("series %s: %s came behind %d", m.labels, p, s.live[m.labels]-someTime))
+			}
+			s.live[m.labels] = p.time
+		}
+	}
+}
+
+// shim is a lane that tells the port what comes outside of the order.
+type shim struct {
+	*exporter.Lane
+	port *port
+	// before is called before a batch is given back; nil: not.
+	before func(upTo journal.Position, more bool)
+}
+
+func (l *shim) Restore(ctx context.Context, b *series.Batch, upTo journal.Position, more bool) (series.Counts, error) {
+	if b != nil {
+		l.port.mu.Lock()
+		l.port.beside[b] = true
+		l.port.mu.Unlock()
+	}
+	if l.before != nil {
+		l.before(upTo, more)
+	}
+	refused, err := l.Lane.Restore(ctx, b, upTo, more)
+	if b != nil {
+		l.port.mu.Lock()
+		delete(l.port.beside, b)
+		l.port.mu.Unlock()
+	}
+	return refused, err
+}
+
+// station is a gateway with one backend, as far as sampling is concerned.
+type station struct {
+	t      testing.TB
+	fs     vfs.FS
+	o      stationOptions
+	sink   *sink
+	port   *port
+	log    *written
+	config sampler.Config
+
+	journal *disk.Journal
+	router  *router.Router
+	cursor  journal.Cursor
+	ledger  *ledger.Ledger
+	thinner *thinning.Thinner
+	lane    *exporter.Lane
+	shim    *shim
+	metrics *prometheus.Registry
+
+	stop func()
+}
+
+type stationOptions struct {
+	config  func(*sampler.Config)
+	disk    func(*disk.Config)
+	ledger  func(*ledger.Options)
+	lane    func(*exporter.Options)
+	window  time.Duration
+	none    bool // no sampling at all
+	memory  func() (float64, bool)
+	replica func() (float64, bool)
+}
+
+// quickly has a controller that sees lag soon.
+func quickly(c *sampler.Config) {
+	c.Backfill, c.BackfillShare = true, 1
+	c.Thresholds.QueueAgeSeconds = 4
+}
+
+func newStation(t testing.TB, fs vfs.FS, o stationOptions) *station {
+	s := &station{t: t, fs: fs, o: o, sink: newSink(), log: &written{}}
+	s.start()
+	return s
+}
+
+func (s *station) start() {
+	s.config = sampler.DefaultConfig()
+	quickly(&s.config)
+	for i := range s.config.Classes {
+		s.config.Classes[i].FromRules = nil
+	}
+	if s.o.config != nil {
+		s.o.config(&s.config)
+	}
+	require.NoError(s.t, s.config.Validate())
+	logger := slog.New(slog.NewTextHandler(s.log, nil))
+	dc := disk.DefaultConfig()
+	dc.RetainBehind = 0
+	if s.o.disk != nil {
+		s.o.disk(&dc)
+	}
+	needed := map[string]journal.Position{}
+	v, err := ledger.Read(s.fs, "/ledger", "main")
+	require.NoError(s.t, err)
+	if from, ok := v.Needed(); ok {
+		needed[thinning.Owner("main")] = from
+	}
+	s.journal, err = disk.Open(disk.Options{Dir: "/data", Config: dc, FS: s.fs, Logger: logger, Retain: needed})
+	require.NoError(s.t, err)
+	s.router = router.New(series.NewTable(1<<20), 1)
+	_, err = s.router.SetBackends([]router.Backend{{Name: "main"}})
+	require.NoError(s.t, err)
+	_, err = s.journal.SetBackends([]journal.Backend{{Name: "main"}})
+	require.NoError(s.t, err)
+	s.cursor, err = s.journal.OpenCursor("main")
+	require.NoError(s.t, err)
+	s.metrics = prometheus.NewRegistry()
+	s.port = &port{sink: s.sink, beside: map[*series.Batch]bool{}}
+	if !s.o.none {
+		s.sampling(logger)
+	}
+	o := exporter.Options{
+		Name: "main", Config: exporter.DefaultLaneConfig(), Backend: s.port, Cursor: s.cursor,
+		Picker:      router.NewPicker(s.router, "main", nil),
+		DeadLetters: exporter.NewDeadLetters(s.t.TempDir(), 1<<20, time.Now),
+		Metrics:     exporter.NewMetrics(s.metrics), Logger: logger, Now: time.Now, StopGrace: time.Second,
+	}
+	if s.thinner != nil {
+		o.Sampling = s.thinner
+	}
+	if s.o.lane != nil {
+		s.o.lane(&o)
+	}
+	s.lane = exporter.New(o)
+	s.metrics.MustRegister(s.lane)
+	s.shim = &shim{Lane: s.lane, port: s.port}
+	s.run()
+}
+
+func (s *station) sampling(logger *slog.Logger) {
+	lo := ledger.Options{
+		Dir: "/ledger", Backend: "main", FS: s.fs, Logger: logger, Now: time.Now, Backfill: s.config.Backfill && s.o.window > 0,
+	}
+	if s.o.ledger != nil {
+		s.o.ledger(&lo)
+	}
+	var err error
+	s.ledger, err = ledger.Open(lo)
+	require.NoError(s.t, err)
+	st := s.cursor.Committed()
+	_, err = s.ledger.Resume(ledger.Resumption{
+		Mark: ledger.Mark{Position: st.Position, Restore: st.Restore.Position}, Withheld: &st.Totals.Withheld,
+	})
+	require.NoError(s.t, err)
+	r, err := sampler.Resolve(s.config)
+	require.NoError(s.t, err)
+	s.thinner, err = thinning.New(thinning.Options{
+		Backend: "main", Config: s.config, Describer: r.Describer, Digest: r.Digest, Text: r.Text, Ledger: s.ledger,
+		Journal: s.journal, Picker: func() thinning.Picker { return router.NewPicker(s.router, "main", nil) },
+		Window: s.o.window, Restored: st.Restore.Position, Metrics: thinning.NewMetrics(s.metrics), Logger: logger, Now: time.Now,
+		Memory: s.o.memory, ReplicaLag: s.o.replica,
+	})
+	require.NoError(s.t, err)
+	s.metrics.MustRegister(s.thinner)
+}
+
+func (s *station) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.journal.Run(ctx) })
+	laneDone := make(chan error, 1)
+	running, stopLane := context.WithCancel(context.Background())
+	wg.Go(func() { laneDone <- s.lane.Run(running) })
+	if s.thinner != nil {
+		wg.Go(func() { s.thinner.Run(running, s.shim) })
+	}
+	s.stop = func() {
+		stopLane()
+		<-laneDone
+		cancel()
+		wg.Wait()
+		_ = s.cursor.Close()
+		if s.ledger != nil {
+			_ = s.ledger.Close()
+		}
+		_ = s.journal.Close()
+	}
+}
+
+// restart stops everything and starts it again, with other options.
+func (s *station) restart(change func(*stationOptions)) {
+	s.stop()
+	s.ledger, s.thinner = nil, nil
+	if change != nil {
+		change(&s.o)
+	}
+	s.start()
+}
+
+// kill ends the process at once, and starts another one on what it leaves.
+func (s *station) kill() {
+	s.port.mu.Lock()
+	s.port.closed = true
+	left := s.fs.(*vfs.Mem).KillClone()
+	s.port.mu.Unlock()
+	s.stop()
+	s.fs, s.ledger, s.thinner = left, nil, nil
+	s.start()
+}
+
+// append brings a request into the journal as the receiver does.
+func (s *station) append(v series.Version, list []scrape) {
+	body := encodeV2
+	if v == series.V1 {
+		body = encodeV1
+	}
+	b := batchOf(v, body(list), list)
+	defer b.Release()
+	require.NoError(s.t, s.appendBatch(b))
+}
+
+func (s *station) appendBatch(b *series.Batch) error {
+	plain, err := s2.Decode(nil, b.Body)
+	require.NoError(s.t, err)
+	var m remotewrite.Message
+	require.NoError(s.t, m.Index(b.Version, plain, s.router.Seed()))
+	var res router.Resolution
+	s.router.Resolve(&m, &res)
+	b.IDs, b.Epoch, b.Routed = slices.Clone(res.IDs), res.Epoch, res.Routed
+	b.Received = time.Now().UnixMilli()
+	if err := s.journal.Append(context.Background(), b); err != nil {
+		return err
+	}
+	s.lane.Routed(b.Counts)
+	return nil
+}
+
+// load is what senders send.
+type load struct {
+	w     *world
+	rng   *rand.Rand
+	input store
+	next  int
+	stale map[string]bool // markers
+	n     series.Counts
+}
+
+func newLoad(seed uint64, exemplars bool) *load {
+	l := &load{w: newWorld(seed, worldOptions{version: series.V2, exemplars: exemplars}), rng: rand.New(rand.NewPCG(seed, 9)), input: store{}, stale: map[string]bool{}}
+	for _, a := range l.w.actors {
+		a.start = time.Now().UnixMilli() - 1000
+		slices.SortFunc(a.labels, func(x, y prompb.Label) int { return strings.Compare(x.Name, y.Name) })
+	}
+	l.next = len(l.w.actors)
+	return l
+}
+
+// churn replaces a series by a new one of its kind.
+func (l *load) churn() {
+	i := l.rng.IntN(len(l.w.actors))
+	a := *l.w.actors[i]
+	a.labels = slices.Clone(a.labels)
+	for k := range a.labels {
+		if a.labels[k].Name == "n" {
+			a.labels[k].Value = fmt.Sprint(l.next)
+		}
+	}
+	l.next++
+	a.h = a.h.Copy()
+	a.dead, a.idle = false, 0
+	l.w.actors[i] = &a
+}
+
+// round is one scrape of all targets, in two requests of both versions.
+func (l *load) round(s *station) {
+	now := time.Now().UnixMilli()
+	if l.rng.IntN(10) == 0 {
+		l.churn()
+	}
+	var lists [2][]scrape
+	for i, a := range l.w.actors {
+		k := i % 2
+		l.w.o.version = series.Version(1 + k)
+		at := now - 900 + int64(a.labels[1].Value[5]-'0')*100
+		f, h := l.w.step(a, at)
+		x := scrape{a: a, floats: f, hists: h}
+		if l.w.o.exemplars && k == 0 && len(f) > 0 && l.rng.IntN(4) == 0 {
+			x.exemplars = append(x.exemplars, prompb.Exemplar{
+				Labels: []prompb.Label{{Name: "trace", Value: fmt.Sprint(l.rng.Uint32())}}, Value: 1, Timestamp: at,
+			})
+		}
+		if len(f)+len(h) > 0 {
+			lists[k] = append(lists[k], x)
+		}
+	}
+	for k, list := range lists {
+		if len(list) == 0 {
+			continue
+		}
+		v := series.Version(1 + k)
+		s.append(v, list)
+		l.note(v, list)
+	}
+}
+
+func (l *load) note(v series.Version, list []scrape) {
+	b := makeBatch(v, list)
+	defer b.Release()
+	l.n.Add(b.Counts)
+	all := decode(panics{}, b)
+	l.input.add(all)
+	for _, m := range all {
+		for _, p := range m.points {
+			if p.stale {
+				l.stale[fmt.Sprint(m.labels, p)] = true
+			}
+		}
+	}
+}
+
+const scrapeEvery = 5 * time.Second
+
+// feed scrapes for a while.
+func (l *load) feed(s *station, d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		l.round(s)
+		time.Sleep(scrapeEvery)
+	}
+}
+
+// check checks the books, and what reached the backend so far.
+func (s *station) check(l *load) exporter.Balance {
+	s.t.Helper()
+	b := s.lane.Balance()
+	sum := b.Totals.Settled()
+	sum.Add(b.InJournal)
+	require.Equal(s.t, b.Routed, sum, "routed = settled + in journal: %+v", b)
+	require.Equal(s.t, l.n, b.Routed)
+	s.sink.mu.Lock()
+	defer s.sink.mu.Unlock()
+	require.Empty(s.t, s.sink.wrong)
+	for x := range s.sink.got {
+		if l.input[x] == 0 {
+			require.Fail(s.t, "sent and never received", "%s", x)
+		}
+	}
+	return b
+}
+
+// rest waits until nothing is in the journal and nothing owed.
+func (s *station) rest(l *load, d time.Duration) exporter.Balance {
+	s.t.Helper()
+	for end := time.Now().Add(d); ; time.Sleep(time.Second) {
+		b := s.lane.Balance()
+		if b.Batches == 0 && (s.thinner == nil || s.owed() == 0) {
+			break
+		}
+		require.True(s.t, time.Now().Before(end), "not at rest: %+v\n%+v\n%s", b, s.ledger.View(), s.log)
+	}
+	time.Sleep(2 * time.Second)
+	synctest.Wait()
+	return s.check(l)
+}
+
+// owed is how many entries of the ledger are not closed.
+func (s *station) owed() (n int) {
+	for _, e := range s.ledger.Entries() {
+		if e.Closed == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// equal checks that the backend has what was received; repeats is how much of it may be
+// there twice.
+func (s *station) equal(l *load, repeats uint64) {
+	s.t.Helper()
+	s.sink.mu.Lock()
+	defer s.sink.mu.Unlock()
+	var missing []string
+	twice := uint64(0)
+	for x, n := range l.input {
+		switch got := s.sink.got[x]; {
+		case got < n:
+			missing = append(missing, x)
+		case got > n:
+			twice += uint64(got - n)
+			if repeats == 0 {
+				require.Equal(s.t, n, got, "%s", x)
+			}
+		}
+	}
+	slices.Sort(missing)
+	require.Empty(s.t, missing[:min(len(missing), 5)], "%d of %d are missing", len(missing), len(l.input))
+	require.LessOrEqual(s.t, twice, repeats)
+}
+
+// loss is the sum of what the books say is lost.
+func lossOf(b exporter.Balance) (n series.Counts) {
+	for _, c := range b.Totals.GivenUp {
+		n.Add(c)
+	}
+	for _, c := range b.Totals.Rejected {
+		n.Add(c)
+	}
+	return n
+}
+
+func (s *station) awaitThinned(l *load, below float64) {
+	s.t.Helper()
+	for end := time.Now().Add(10 * time.Minute); s.thinner.Kept() >= below; {
+		require.True(s.t, time.Now().Before(end), "not thinned: %+v", s.thinner.View())
+		l.round(s)
+		time.Sleep(scrapeEvery)
+	}
+}
+
+func bubble(t *testing.T, f func(t *testing.T)) { synctest.Test(t, f) }
+
+type position = journal.Position
+
+// many copies actors until there are n, each a series of its own.
+func many(actors []*actor, n int) []*actor {
+	for i := 0; len(actors) < n; i++ {
+		a := *actors[i]
+		a.labels = append(slices.Clone(a.labels), prompb.Label{Name: "z", Value: fmt.Sprint(len(actors))})
+		a.h = a.h.Copy()
+		actors = append(actors, &a)
+	}
+	return actors
+}

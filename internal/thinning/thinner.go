@@ -1,0 +1,653 @@
+package thinning
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-metrics/sluice/exporter"
+	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/journal"
+	"github.com/sluice-metrics/sluice/sampler"
+	"github.com/sluice-metrics/sluice/sampler/control"
+	"github.com/sluice-metrics/sluice/sampler/ledger"
+)
+
+const (
+	// rebuildOver is how much of the journal, by time of receipt, the sampler's state is
+	// built from when the rate falls. Before, everything was sent, so that the last two
+	// samples of each series and the cadence of its target are all there is to know:
+	// three scrapes of the longest usual interval.
+	rebuildOver = 3 * time.Minute
+	// resumeOver is how long a session may last that is gone on with after a restart:
+	// all of it is read again for that. A longer one ends, and another one begins.
+	resumeOver = 15 * time.Minute
+	// lingerFor is how long everything is sent before a session ends: series that were
+	// withheld are sent once more meanwhile, so that none is left with an old value.
+	lingerFor = time.Minute
+)
+
+// Journal is what a Thinner needs of the journal.
+type Journal interface {
+	OpenReader(backend string, from journal.Position) (journal.Reader, error)
+	Retain(owner string, from journal.Position)
+	PositionAt(oldest time.Time) journal.Position
+}
+
+// Picker tells what the backend takes of a batch.
+type Picker interface {
+	Pick(b *series.Batch) (set series.Set, n int, err error)
+}
+
+// Options are what a Thinner is made of.
+type Options struct {
+	Backend   string
+	Config    sampler.Config // valid
+	Describer *sampler.Describer
+	// Digest identifies everything that decisions depend on beside the journal and the
+	// steps: the configuration, and what was read out of rules and dashboards.
+	Digest string
+	// Text is what Digest stands for.
+	Text    []byte
+	Ledger  *ledger.Ledger
+	Journal Journal
+	// Picker returns a new Picker of the backend, for readers beside the lane.
+	Picker func() Picker
+	// Window is how far behind the newest sample the backend takes samples; 0 is strict
+	// order, in which nothing is given back and the newest never goes first.
+	Window time.Duration
+	// Restored is how far the giving back was at the last commit.
+	Restored journal.Position
+	// ReplicaLag is how far the replicas of the backend's database lag; nil where the
+	// backend names no cluster.
+	ReplicaLag func() (seconds float64, known bool)
+	// Memory is the used share of the gateway's memory limit; nil where there is none.
+	Memory  func() (share float64, known bool)
+	Metrics *Metrics
+	Logger  *slog.Logger
+	Now     func() time.Time
+}
+
+// Thinner is the exporter.Sampling of one backend. While the rate is 1 it costs nothing and
+// knows nothing. When the controller lowers the rate, the state of the sampler is built
+// from the last minutes of the journal, in the background, and a session begins: every
+// batch goes through the sampler, every step is in the ledger before it is in force. The
+// session ends a while after the rate is back.
+type Thinner struct {
+	o       Options
+	control control.Config
+	shadow  bool
+
+	kept atomic.Uint64 // bits of the share that is sent
+	kick chan struct{} // wakes Run
+
+	// mu is held by the lane's reader for a batch at a time, and shortly by the others.
+	// It is not held while the journal is read.
+	mu      sync.Mutex
+	session *session
+	ready   *session         // built by Run, to be taken over by the reader
+	taking  bool             // the reader takes it over
+	retry   time.Time        // before it no session is built, since the last attempt failed
+	stood   journal.Position // where the reader stands: the end of the last record it gave
+	stoodAt int64            // when that was received, Unix ms; 0 before the first
+	readAt  time.Time        // when it was given
+	loans   []loan           // of records that are not settled
+	returns []loan           // what was given back and is not settled
+	lost    loss             // what is not given back and is not settled
+	// ending is where the session has ended that the ledger still has as open, since that
+	// could not be written down; nil: nowhere.
+	ending *journal.Position
+	steer  steering
+	marked ledger.Mark // settled last
+	// restored is how far the giving back is, and owes the entry at which it is; nil when
+	// it rests.
+	restored  journal.Position
+	owes      *ledger.Entry
+	retained  journal.Position // see retain
+	reserved  journal.Position // a session is built from here on; zero: none is
+	perSample float64          // bytes of the journal
+	newest    int64            // time of the newest sample that was read, Unix ms
+	counts    totals
+	events    []Event
+
+	// The reader alone uses these.
+	resumed bool
+	// ahead are stretches in which it was decided already, by a run before or by Pass, what
+	// is sent.
+	ahead []ledger.Entry
+}
+
+// loan is what a record adds to the ledger once the cursor, or for what is given back the
+// restoring, is at or behind its end.
+type loan struct {
+	end   journal.Position
+	delta ledger.Delta // at the start of a step
+}
+
+// loss says why what was withheld before a position, and not given back, never will be.
+type loss struct {
+	upTo   journal.Position
+	reason string // empty: nothing is lost
+}
+
+var _ exporter.Sampling = (*Thinner)(nil)
+
+// New returns a Thinner that goes on from what the ledger says; Run does what takes time.
+func New(o Options) (*Thinner, error) {
+	t := &Thinner{
+		o:      o,
+		shadow: o.Config.Mode == sampler.ModeShadow,
+		kick:   make(chan struct{}, 1),
+		control: control.Config{
+			BaseRate:  o.Config.BaseRate,
+			MinRate:   o.Config.MinRate,
+			OnUnknown: control.OnUnknown(o.Config.Thresholds.OnUnknown),
+		},
+	}
+	if err := t.control.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Window <= 0 {
+		t.o.Digest += " strict" // the sampler decides otherwise about late samples
+	}
+	t.steer.wanted = o.Config.BaseRate
+	t.restored = o.Restored
+	t.marked = o.Ledger.View().Settled
+	o.Metrics.begin(o.Backend)
+	t.setKept(1)
+	return t, nil
+}
+
+// Kept implements exporter.Sampling.
+func (t *Thinner) Kept() float64 { return math.Float64frombits(t.kept.Load()) }
+
+func (t *Thinner) setKept(share float64) { t.kept.Store(math.Float64bits(share)) }
+
+// FreshFirst implements exporter.Sampling.
+func (t *Thinner) FreshFirst() time.Duration {
+	if t.o.Window <= 0 || t.shadow || !t.o.Config.Backfill {
+		return 0
+	}
+	return time.Duration(t.o.Config.FreshFirstAfter)
+}
+
+// Thin implements exporter.Sampling.
+func (t *Thinner) Thin(rec *journal.Record, take series.Set) (exporter.Thinned, error) {
+	if !t.resumed {
+		t.resumed = true
+		t.resume(rec.Start)
+	}
+	gap := t.decided(rec)
+	var next *session
+	if len(t.ahead) == 0 {
+		next = t.takeReady(rec)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stood, t.stoodAt, t.readAt = rec.End, rec.Batch.Received, t.o.Now()
+	t.newest = max(t.newest, rec.Batch.MaxTime)
+	t.measureBytes(rec.Batch)
+	if gap != nil {
+		t.lend(rec, gap.From, ledger.Tally{Taken: rec.Counts, Withheld: rec.Counts})
+		return exporter.Thinned{Withheld: rec.Counts}, nil
+	}
+	t.turn(rec, next)
+	if t.session == nil {
+		return whole(rec, take), nil
+	}
+	return t.thin(rec, take)
+}
+
+// whole is everything that is taken of a record.
+func whole(rec *journal.Record, take series.Set) exporter.Thinned {
+	rec.Batch.Retain()
+	return exporter.Thinned{Batch: rec.Batch, Take: take, Counts: rec.Counts}
+}
+
+// thin puts a batch through the sampler.
+func (t *Thinner) thin(rec *journal.Record, take series.Set) (exporter.Thinned, error) {
+	s := t.session
+	if t.shadow {
+		if _, err := s.splicer.Observe(rec.Batch, take); err != nil {
+			t.o.Logger.Debug("A journal record cannot be read for what would be withheld of it", "position", rec.Start, "err", err)
+		}
+		return whole(rec, take), nil
+	}
+	r, err := s.splicer.Splice(rec.Batch, take)
+	if err != nil {
+		return exporter.Thinned{}, err
+	}
+	out := exporter.Thinned{Batch: r.Batch, Withheld: r.Withheld, Restored: r.Restored}
+	if r.Batch != nil {
+		out.Counts = r.Batch.Counts
+		if r.Batch == rec.Batch {
+			out.Take, out.Counts = take, r.Taken
+		}
+	}
+	tally := ledger.Tally{Taken: r.Taken, Withheld: r.Withheld, Sent: r.Restored}
+	if r.MinTime <= r.MaxTime {
+		tally.Min, tally.Max = ledger.Time(r.MinTime), ledger.Time(r.MaxTime)
+	}
+	t.lend(rec, s.stepAt, tally)
+	return out, nil
+}
+
+// decided returns the gap in which the record is, and nil where it is in none. Where it
+// is in a session of a run before, it makes that the present one.
+func (t *Thinner) decided(rec *journal.Record) *ledger.Entry {
+	for len(t.ahead) > 0 && !t.ahead[0].Holds(rec.Start) && !rec.Start.Before(t.ahead[0].From) {
+		t.ahead = t.ahead[1:]
+	}
+	if len(t.ahead) == 0 || rec.Start.Before(t.ahead[0].From) {
+		return nil
+	}
+	e := &t.ahead[0]
+	if e.Kind == ledger.KindGap {
+		return e
+	}
+	t.ahead = t.ahead[1:]
+	if t.resumeSession(e, rec) {
+		return nil
+	}
+	if e.To == (journal.Position{}) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		_ = t.endRecorded(rec.Start) // it is tried again, and meanwhile everything is sent
+	}
+	return nil
+}
+
+// lend notes what a record adds to the ledger once it is settled, in the step that begins
+// at a position.
+func (t *Thinner) lend(rec *journal.Record, step journal.Position, d ledger.Tally) {
+	if d.Min == 0 && d.Max == 0 && rec.Batch.MinTime <= rec.Batch.MaxTime && d.Taken == d.Withheld {
+		d.Min, d.Max = ledger.Time(rec.Batch.MinTime), ledger.Time(rec.Batch.MaxTime)
+	}
+	d.First, d.Last = ledger.Time(rec.Batch.Received), ledger.Time(rec.Batch.Received)
+	t.loans = append(t.loans, loan{rec.End, ledger.Delta{At: step, Tally: d}})
+}
+
+// turn begins, steers and ends sessions before the record is thinned. next is the one to
+// begin, or nil.
+func (t *Thinner) turn(rec *journal.Record, next *session) {
+	if next != nil {
+		t.taking = false
+		t.begin(rec, next)
+	}
+	s := t.session
+	if s == nil {
+		return
+	}
+	closed := s.until != journal.Position{}
+	if closed && !rec.Start.Before(s.until) {
+		t.leave()
+		return
+	}
+	if closed || len(s.recorded) > 0 {
+		s.follow(rec)
+		if closed || len(s.recorded) > 0 {
+			return // it is decided already
+		}
+	}
+	t.step(rec)
+	if t.over(rec) {
+		_ = t.end(rec.Start) // it is tried again
+	}
+}
+
+// step brings the sampler to the rate that is wanted, and its pressure to what the share
+// that is kept asks for. Each step is in the ledger before it is in force.
+func (t *Thinner) step(rec *journal.Record) {
+	s := t.session
+	before := s.sampler.Step()
+	next, changed := s.sampler.Tick(rec.Batch.Received)
+	if t.steer.wanted != before.Rate {
+		next, changed = s.sampler.SetRate(t.steer.wanted), true
+	}
+	t.keptNow()
+	if !changed || next == before || t.shadow {
+		return
+	}
+	if err := t.o.Ledger.Step(settingOf(next, rec)); err != nil {
+		s.sampler.Set(before)
+		t.failed("A step of the sampling cannot be written down; the rate stays as it is", err)
+		return
+	}
+	s.stepAt = rec.Start
+}
+
+func settingOf(s sampler.Step, rec *journal.Record) ledger.Setting {
+	return ledger.Setting{At: rec.Start, Time: ledger.Time(rec.Batch.Received), Rate: s.Rate, Pressure: s.Pressure}
+}
+
+func stepOf(s ledger.Setting) sampler.Step { return sampler.Step{Rate: s.Rate, Pressure: s.Pressure} }
+
+// keptNow makes known which share is sent.
+func (t *Thinner) keptNow() {
+	share := 1.0
+	if t.session != nil && !t.shadow {
+		share = t.session.sampler.Share()
+	}
+	t.setKept(share)
+}
+
+// over reports whether the session is to end.
+func (t *Thinner) over(rec *journal.Record) bool {
+	s := t.session
+	if s.full {
+		return true
+	}
+	if s.sampler.Step().Rate < 1 || t.steer.wanted < 1 {
+		s.fullAt = time.Time{}
+		return false
+	}
+	now := time.UnixMilli(rec.Batch.Received)
+	if s.fullAt.IsZero() {
+		s.fullAt = now
+	}
+	return now.Sub(s.fullAt) >= lingerFor
+}
+
+// takeReady returns the session that Run built, if there is one, brought to the reader's
+// place: what was read since. The reader is to hand it to turn.
+func (t *Thinner) takeReady(rec *journal.Record) *session {
+	t.mu.Lock()
+	s := t.ready
+	if s == nil || t.session != nil || t.ending != nil {
+		t.mu.Unlock()
+		return nil
+	}
+	t.ready, t.taking = nil, true
+	t.mu.Unlock()
+	err := s.build(context.Background(), rec.Start)
+	t.closing(s.feed.close())
+	if err == nil {
+		return s
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.taking = false
+	t.attemptFailed(notBuilt, err)
+	return nil
+}
+
+// begin begins a session that stands at the record.
+func (t *Thinner) begin(rec *journal.Record, s *session) {
+	rebuild := s.feed.from
+	s.feed = nil
+	t.reserved = journal.Position{}
+	defer t.retain()
+	if t.steer.wanted >= 1 {
+		return // it passed meanwhile
+	}
+	if t.touches(rebuild, rec.Start) {
+		// Not everything was sent of what the state was built from.
+		s.sampler.Renew()
+	}
+	s.sampler.Tick(rec.Batch.Received)
+	first := s.sampler.SetRate(t.steer.wanted)
+	if !t.shadow {
+		err := t.o.Ledger.Begin(ledger.Session{
+			From: rec.Start, Rebuild: rebuild, Digest: t.o.Digest, Config: t.o.Text,
+			Setting: settingOf(first, rec),
+		})
+		if err != nil {
+			t.attemptFailed("The beginning of sampling cannot be written down; everything is sent until the next attempt", err)
+			return
+		}
+	}
+	s.from, s.stepAt = rec.Start, rec.Start
+	t.enter(s)
+}
+
+func (t *Thinner) enter(s *session) {
+	s.base = s.sampler.Stats()
+	s.since = t.o.Now()
+	t.session = s
+	t.note("sampling began", "")
+}
+
+// end closes the session: everything is sent from the position on, also when that cannot
+// be written down yet. Then nothing behind it is settled before it is.
+func (t *Thinner) end(at journal.Position) error {
+	if t.shadow {
+		t.leave()
+		return nil
+	}
+	return t.endRecorded(at)
+}
+
+// endRecorded is end of a session that the ledger has.
+func (t *Thinner) endRecorded(at journal.Position) error {
+	t.ending = &at
+	err := t.writeEnd()
+	if err != nil {
+		t.o.Logger.Error("The end of sampling cannot be written down; everything is sent, and nothing is committed before it can", "err", err)
+	}
+	t.leave()
+	return err
+}
+
+// writeEnd writes down the end of a session where that is still to be done.
+func (t *Thinner) writeEnd() error {
+	if t.ending == nil {
+		return nil
+	}
+	if err := t.o.Ledger.End(*t.ending); err != nil {
+		t.o.Metrics.failures.WithLabelValues(t.o.Backend).Inc()
+		return err
+	}
+	t.ending = nil
+	return nil
+}
+
+func (t *Thinner) leave() {
+	if t.session != nil {
+		t.counts.close(t.session)
+		t.note("sampling ended", "")
+	}
+	t.session = nil
+	t.setKept(1)
+	t.retain()
+}
+
+// failed logs an error of the ledger.
+func (t *Thinner) failed(text string, err error) {
+	t.o.Metrics.failures.WithLabelValues(t.o.Backend).Inc()
+	t.o.Logger.Error(text, "err", err)
+}
+
+// attemptFailed logs why no session begins, and leaves it alone for a while: an attempt
+// reads minutes of the journal. t.mu is held.
+func (t *Thinner) attemptFailed(text string, err error) {
+	t.failed(text, err)
+	t.retry = t.o.Now().Add(retryAfter)
+	t.reserved = journal.Position{}
+	t.retain()
+}
+
+const (
+	retryAfter = 10 * time.Second
+	notBuilt   = "The state of the sampler cannot be built from the journal; everything is sent until the next attempt"
+)
+
+// Pass implements exporter.Sampling. A session ends before the stretch: its sampler does not
+// see what is passed.
+func (t *Thinner) Pass(from, to journal.Position, lent bool) error {
+	if lent {
+		if err := t.fits(from); err != nil {
+			return err
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.endBefore(from, to); err != nil {
+		return err
+	}
+	if !lent {
+		t.drop()
+		t.stood = to
+		return nil
+	}
+	err := t.o.Ledger.Gap(ledger.Gap{From: from, To: to, Cause: causeOutage, Pieces: []ledger.Piece{{At: from}}})
+	if err != nil {
+		t.o.Metrics.failures.WithLabelValues(t.o.Backend).Inc()
+		return err
+	}
+	t.drop()
+	t.stood = to
+	t.ahead = append(t.ahead, ledger.Entry{Kind: ledger.KindGap, From: from, To: to})
+	t.retain()
+	t.note("fresh first", "the backend is back after an outage: the newest goes first, what waited is given back behind it")
+	return nil
+}
+
+// fits reports whether the backend will still take what was received from a position on,
+// when it comes behind the newest.
+func (t *Thinner) fits(from journal.Position) error {
+	r, err := t.o.Journal.OpenReader(t.o.Backend, from)
+	if err != nil {
+		return err
+	}
+	defer func() { t.closing(r.Close()) }()
+	rec, ok, err := r.Next()
+	if err != nil || !ok {
+		return err
+	}
+	defer rec.Batch.Release()
+	if age := t.o.Now().Sub(time.UnixMilli(rec.Batch.Received)); age > t.reach() {
+		return fmt.Errorf("what waits is up to %s old, and behind newer samples the backend takes about %s", age.Round(time.Second), t.reach())
+	}
+	return nil
+}
+
+// endBefore ends the session before a stretch that is passed. One that ended in a run
+// before goes on behind a stretch inside of it.
+func (t *Thinner) endBefore(from, to journal.Position) error {
+	switch s := t.session; {
+	case s == nil:
+		return t.writeEnd()
+	case s.until == journal.Position{}:
+		return t.end(from)
+	case !to.Before(s.until):
+		t.leave()
+	}
+	return nil
+}
+
+// drop forgets the session that Run built.
+func (t *Thinner) drop() {
+	if t.ready != nil {
+		t.closing(t.ready.feed.close())
+		t.ready = nil
+		t.reserved = journal.Position{}
+		t.retain()
+	}
+}
+
+// causeOutage is why nothing was sent in a gap.
+const causeOutage = "outage"
+
+// Lend implements exporter.Sampling.
+func (t *Thinner) Lend(from, to journal.Position, lag journal.Lag) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := ledger.Tally{Taken: lag.Counts, Withheld: lag.Counts, First: ledger.TimeOf(lag.Oldest)}
+	d.Last = ledger.TimeOf(t.o.Now())
+	// Samples are about as old as what brought them.
+	d.Min, d.Max = d.First, d.Last
+	t.loans = append(t.loans, loan{to, ledger.Delta{At: from, Tally: d}})
+}
+
+// Settle implements exporter.Sampling.
+func (t *Thinner) Settle(next, committed journal.State) (givenUp series.Counts, reason string, err error) {
+	s := ledger.Settlement{
+		Mark:      ledger.Mark{Position: next.Position, Restore: next.Restore.Position},
+		Committed: ledger.Mark{Position: committed.Position, Restore: committed.Restore.Position},
+	}
+	t.mu.Lock()
+	if err := t.writeEnd(); err != nil {
+		t.mu.Unlock()
+		return givenUp, "", err
+	}
+	lent, returned := 0, 0
+	if s.Mark != t.marked { // else nothing is due
+		lent = due(t.loans, next.Position, &s.Deltas)
+		returned = due(t.returns, next.Restore.Position, &s.Deltas)
+		if !next.Restore.Position.Before(t.lost.upTo) {
+			s.Reason = t.lost.reason
+		}
+	}
+	t.mu.Unlock()
+	settled, err := t.o.Ledger.Settle(s)
+	if err != nil {
+		return givenUp, "", err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.marked = s.Mark
+	t.loans = append(t.loans[:0], t.loans[lent:]...)
+	t.returns = append(t.returns[:0], t.returns[returned:]...)
+	if s.Reason != "" {
+		t.lost = loss{}
+	}
+	t.retain()
+	return settled.GivenUp, cmp.Or(s.Reason, ReasonNotReturned), nil
+}
+
+// due appends the deltas of the loans that a position has reached, those of one step
+// together, and returns the number of these loans.
+func due(loans []loan, at journal.Position, deltas *[]ledger.Delta) (n int) {
+	for ; n < len(loans) && !at.Before(loans[n].end); n++ {
+		d := loans[n].delta
+		if k := len(*deltas); n > 0 && (*deltas)[k-1].At == d.At {
+			(*deltas)[k-1].Add(d.Tally)
+		} else {
+			*deltas = append(*deltas, d)
+		}
+	}
+	return n
+}
+
+// Forget drops what is known of series that are no more.
+func (t *Thinner) Forget(ids []series.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range []*session{t.session, t.ready} {
+		if s != nil {
+			s.splicer.Forget(ids)
+		}
+	}
+}
+
+// Owner is the name under which the journal retains what is owed to a backend.
+func Owner(backend string) string { return "ledger of " + backend }
+
+// retain keeps in the journal what the ledger needs, and a session in the making; t.mu is
+// held.
+func (t *Thinner) retain() {
+	none := journal.Position{}
+	from, _ := t.o.Ledger.Needed() // zero: nothing
+	if from == none || t.reserved != none && t.reserved.Before(from) {
+		from = t.reserved
+	}
+	if from != t.retained {
+		t.o.Journal.Retain(Owner(t.o.Backend), from)
+		t.retained = from
+	}
+}
+
+// touches reports whether less than everything was sent of some of a stretch.
+func (t *Thinner) touches(from, to journal.Position) bool {
+	for _, e := range t.o.Ledger.Entries() {
+		if e.From.Before(to) && (e.To == journal.Position{} || from.Before(e.To)) {
+			return true
+		}
+	}
+	return false
+}

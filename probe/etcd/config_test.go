@@ -1,0 +1,37 @@
+package etcd_test
+
+import (
+	"testing"
+
+	"github.com/prometheus/common/config"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-metrics/sluice/internal/fielderror"
+	"github.com/sluice-metrics/sluice/probe/etcd"
+)
+
+func TestConfig(t *testing.T) {
+	c := etcd.Config{Targets: []etcd.Target{
+		{DSN: "http://probe@db1"},
+		{DSN: "http://probe@db2:1", PasswordFile: "secret", TLS: &config.TLSConfig{CAFile: "ca.pem"}},
+		{DSN: "http://probe@db1:2379"},
+		{DSN: "ftp://probe@db3"},
+	}}
+	c.SetDirectory("/etc/sluice")
+	require.Equal(t, "/etc/sluice/secret", c.Targets[1].PasswordFile)
+	require.Equal(t, "/etc/sluice/ca.pem", c.Targets[1].TLS.CAFile)
+	var paths []string
+	for _, e := range fielderror.List(c.Validate()) {
+		paths = append(paths, e.Path)
+	}
+	require.Equal(t, []string{"targets[2].dsn", "targets[3].dsn"}, paths)
+	_, err := c.Probers()
+	require.ErrorContains(t, err, "targets[1]: tls_config", "the file is not there")
+
+	c.Targets = c.Targets[:1]
+	require.NoError(t, c.Validate())
+	probers, err := c.Probers()
+	require.NoError(t, err)
+	require.Equal(t, "db1:2379", probers[0].Target())
+	require.NoError(t, probers[0].Close())
+}

@@ -1,0 +1,72 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// explain says in one line what went wrong, where, and what to do.
+func (p *Prober) explain(doing string, err error) error {
+	return fmt.Errorf("%s PostgreSQL at %s as %q: %w%s", doing, p.target, p.config.User, &oneLine{err}, p.advice(err))
+}
+
+// advice is what an operator can do about an error; empty if there is nothing to add.
+func (p *Prober) advice(err error) string {
+	var server *pgconn.PgError
+	var network net.Error
+	switch {
+	case errors.As(err, &server):
+		return adviceFor(server.Code)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		return "; nothing answers in time: look whether a firewall drops packets, or the server hangs"
+	}
+	return ""
+}
+
+func adviceFor(code string) string {
+	switch code {
+	case "28P01":
+		return "; the password is wrong or the account is not there: see password_file, and docs/probe/postgres-grants.sql"
+	case "28000":
+		return "; the account is not there, or pg_hba.conf does not let it in from here: see docs/probe/postgres-grants.sql"
+	case "3D000":
+		return "; name a database that is there, such as postgres"
+	case "42501":
+		return "; the account lacks a privilege: see docs/probe/postgres-grants.sql"
+	case "53300":
+		return "; the server has no connection left"
+	case "57014":
+		return "; the server took longer than timeout"
+	}
+	return ""
+}
+
+// oneLine is an error whose text is put into one line, and without what is said twice.
+type oneLine struct{ err error }
+
+func (e *oneLine) Error() string {
+	cause := e.err
+	var connect *pgconn.ConnectError
+	if errors.As(cause, &connect) && connect.Unwrap() != nil {
+		cause = connect.Unwrap()
+	}
+	var server *pgconn.PgError
+	if errors.As(cause, &server) {
+		return fmt.Sprintf("%s: %s (SQLSTATE %s)", server.Severity, server.Message, server.Code)
+	}
+	var said []string
+	for line := range strings.Lines(cause.Error()) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(said, line) {
+			said = append(said, line)
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
+func (e *oneLine) Unwrap() error { return e.err }
