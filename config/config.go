@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/sluice-metrics/sluice/ha"
 	"github.com/sluice-metrics/sluice/internal/fielderror"
 	"github.com/sluice-metrics/sluice/internal/strictyaml"
 	"github.com/sluice-metrics/sluice/journal/disk"
@@ -43,6 +44,9 @@ type Config struct {
 	Clusters []Cluster `yaml:"clusters,omitempty"`
 	// Where several gateways agree on who does what. Absent: each does everything.
 	Lease *Lease `yaml:"lease,omitempty"`
+	// Pairs of Prometheus servers that scrape the same targets, of which one at a time is
+	// believed; needs lease. Absent: what both send goes on.
+	HA *ha.Config `yaml:"ha,omitempty"`
 	// Where spans of leases are sent. Absent: none are made.
 	Tracing *Tracing `yaml:"tracing,omitempty"`
 	// Names under which some metrics are exported too.
@@ -167,6 +171,7 @@ func (c *Config) Validate() error {
 	case n > router.MaxBackends:
 		errs = append(errs, fielderror.Errorf("backends", "%d backends; at most %d are possible", n, router.MaxBackends))
 	}
+	errs = append(errs, c.validateHA())
 	clusters := map[string]int{}
 	for i := range c.Clusters {
 		cl, path := &c.Clusters[i], fmt.Sprintf("clusters[%d]", i)

@@ -81,6 +81,7 @@ backends:
     tsdb: {}
   - name: remote
     max_backlog: {bytes: 1MiB, age: 2s}
+    adaptive_sampling: {base_rate: 0.5, backfill: true}
     remote_write: {url: %q, max_backoff: 100ms}
 `, sink.URL()))
 	require.NoError(t, err)
@@ -140,6 +141,7 @@ func (r *running) exerciseEverything(t *testing.T) {
 	r.sink.Behave(testutil.Fault{Status: http.StatusServiceUnavailable})
 	r.await(t, "sluice_given_up_total")
 	load.Stop(t, 10*time.Second)
+	r.await(t, "remote_write_samples_kept_total")
 }
 
 // await waits until every one of the counters has counted for the remote backend.

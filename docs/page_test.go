@@ -17,7 +17,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/sluice-metrics/sluice/internal/testutil"
+	"github.com/sluice-metrics/sluice/lock"
+	"github.com/sluice-metrics/sluice/probe"
 )
 
 const head = `# Metrics
@@ -31,7 +35,7 @@ is in the CHANGELOG.
 For every backend and every kind (samples, histograms, exemplars) the books balance:
 
     sluice_routed_total = sluice_delivered_total + sum(sluice_rejected_total)
-                        + sum(sluice_given_up_total) + sluice_in_journal
+                        + sum(sluice_given_up_total) + sluice_withheld + sluice_in_journal
 
 ` + "`sluice_conservation_error_samples`" + ` is the difference. It is 0 at rest and at most a batch while
 data flows. The totals go on where they were after a restart, also after a crash.
@@ -49,9 +53,10 @@ var sections = []struct {
 	prefixes []string
 }{
 	{"The books of each backend", []string{
-		"sluice_routed_", "sluice_delivered_", "sluice_redelivered_", "sluice_rejected_", "sluice_given_up_", "sluice_conservation_", "sluice_orphaned_",
+		"sluice_routed_", "sluice_delivered_", "sluice_redelivered_", "sluice_rejected_", "sluice_given_up_", "sluice_conservation_", "sluice_orphaned_", "sluice_withheld",
 	}},
-	{"What waits for each backend", []string{"remote_write_", "sluice_in_journal"}},
+	{"What waits for each backend", []string{"remote_write_queue_", "remote_write_destination_", "sluice_in_journal"}},
+	{"Sampling", []string{"remote_write_"}},
 	{"Lanes", []string{"sluice_lane_", "sluice_dead_letters_"}},
 	{"Remote-write backends", []string{"sluice_backend_"}},
 	{"Embedded stores", []string{"sluice_tsdb_"}},
@@ -85,10 +90,67 @@ func metricsPage(m testutil.Metrics) (string, error) {
 			return "", fmt.Errorf("metric %s fits no section of the page: give it one in page_test.go", name)
 		}
 	}
+	b.WriteString(describedTables())
 	reasons, err := reasonTable()
 	b.WriteString(reasons)
 	return b.String(), err
 }
+
+// describedTables are the metrics that a gateway has only with databases, leases or HA
+// pairs, as their collectors describe them.
+func describedTables() string {
+	var b strings.Builder
+	for _, s := range []struct {
+		title    string
+		register func(prometheus.Registerer)
+	}{
+		{"Databases", func(r prometheus.Registerer) { probe.NewMetrics(r, func() []*probe.Cluster { return nil }) }},
+		{"Leases", func(r prometheus.Registerer) { _, _ = lock.NewMetrics(r) }},
+	} {
+		fmt.Fprintf(&b, "\n## %s\n\n| metric | labels | meaning |\n| --- | --- | --- |\n", s.title)
+		r := &recorder{}
+		s.register(r)
+		for _, line := range slices.Sorted(slices.Values(r.lines)) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// recorder is a Registerer that notes what is registered.
+type recorder struct{ lines []string }
+
+var described = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*)", constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
+
+func (r *recorder) Register(c prometheus.Collector) error {
+	ch := make(chan *prometheus.Desc)
+	go func() {
+		c.Describe(ch)
+		close(ch)
+	}()
+	for d := range ch {
+		m := described.FindStringSubmatch(d.String())
+		if m == nil {
+			return fmt.Errorf("what is %s?", d)
+		}
+		labels := ""
+		for _, l := range strings.FieldsFunc(m[3], func(r rune) bool { return r == ',' || r == ' ' }) {
+			labels += ", `" + l + "`"
+		}
+		r.lines = append(r.lines, fmt.Sprintf("| `%s` | %s | %s |\n", m[1], strings.TrimPrefix(labels, ", "), strings.ReplaceAll(strings.ReplaceAll(m[2], "|", `\|`), `\"`, `"`)))
+	}
+	return nil
+}
+
+func (r *recorder) MustRegister(list ...prometheus.Collector) {
+	for _, c := range list {
+		if err := r.Register(c); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func (r *recorder) Unregister(prometheus.Collector) bool { return false }
 
 func begins(name string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
@@ -112,6 +174,7 @@ func reasonTable() (string, error) {
 	for _, p := range []struct{ dir, who string }{
 		{"exporter", "lane"},
 		{"exporter/tsdb", "embedded store"},
+		{"internal/thinning", "giving back"},
 		{"internal/remotewrite", "receiver, encoding for a backend"},
 	} {
 		reasons, err := reasonsOf(filepath.Join("..", p.dir))

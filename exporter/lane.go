@@ -80,6 +80,7 @@ type Lane struct {
 	restoreMaybe journal.Position // what is given back before it may have been before; used by Restore alone
 	restoreSent  journal.Position // end of what was given back last, in part at least; guarded by commitMu
 	aside        sync.WaitGroup   // calls of Restore and Insert
+	restoring    []*openRecord    // given back, and not in the books before their place is reached; used by Restore alone
 	givenBack    series.Counts    // delivered by Restore since New; guarded by mu
 
 	abandoned, skipped, skipFailed, unwritten, refused, lettersLost notice

@@ -24,13 +24,17 @@ func (l *Lane) late() bool {
 	if l.behind.IsZero() {
 		l.behind = now
 	}
-	if now.Sub(l.behind) < growAfter || l.shards >= l.o.Config.MaxShards || !l.pace.healthy() {
+	if now.Sub(l.behind) < growAfter || l.shards >= l.o.Config.MaxShards || !l.pace.healthy() || l.thinned() {
 		return false
 	}
 	l.behind = now
 	l.setShards(min(l.shards*2, l.o.Config.MaxShards))
 	return true
 }
+
+// thinned reports whether less than everything is sent. More requests in flight would only
+// hold more that was gathered before: the backend is what is slow.
+func (l *Lane) thinned() bool { return l.o.Sampling != nil && l.o.Sampling.Kept() < 1 }
 
 // fit shrinks the shards that are not used.
 func (l *Lane) fit() {

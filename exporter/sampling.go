@@ -155,9 +155,7 @@ func (l *Lane) Restore(ctx context.Context, b *series.Batch, upTo journal.Positi
 	}
 	defer l.aside.Done()
 	if b == nil {
-		l.mu.Lock()
-		l.restore.Position = later(l.restore.Position, upTo)
-		l.mu.Unlock()
+		l.reachPlace(upTo)
 		return refused, nil
 	}
 	if !l.pace.healthy() {
@@ -175,16 +173,41 @@ func (l *Lane) Restore(ctx context.Context, b *series.Batch, upTo journal.Positi
 	for _, c := range r.out.rejected {
 		refused.Add(c)
 	}
-	r.loan.restored = r.out.settled()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r.addTo(&l.progress.live)
-	r.addTo(&l.progress.prefix)
-	l.givenBack.Add(r.out.delivered)
+	l.bookRestored(r)
+	l.restoring = append(l.restoring, r)
 	if !more {
-		l.restore.Position = later(l.restore.Position, upTo)
+		l.reachPlace(upTo)
 	}
 	return refused, nil
+}
+
+// bookRestored enters what became of a batch into its outcome. What is more than was
+// withheld was there before, and is in the books.
+func (l *Lane) bookRestored(r *openRecord) {
+	l.mu.Lock()
+	owed := less(l.progress.live.Withheld, l.progress.live.Restored)
+	l.mu.Unlock()
+	for _, before := range l.restoring {
+		owed = less(owed, before.loan.restored)
+	}
+	again := less(r.out.settled(), owed)
+	r.out.delivered = less(r.out.delivered, again)
+	r.out.redelivered = less(r.out.redelivered, again)
+	r.loan.restored = r.out.settled()
+}
+
+// reachPlace enters into the books what was given back up to a place, together with the
+// place: a state in between would count again what is given again after a crash.
+func (l *Lane) reachPlace(upTo journal.Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.restoring {
+		r.addTo(&l.progress.live)
+		r.addTo(&l.progress.prefix)
+		l.givenBack.Add(r.out.delivered)
+	}
+	l.restoring = nil
+	l.restore.Position = later(l.restore.Position, upTo)
 }
 
 // enterBeside begins what the lane waits for when it is stopped, unless it is.

@@ -197,19 +197,22 @@ func (e *Engine) attempts(ctx context.Context, r request) (Grant, string, error)
 	a := e.newAttempt(r)
 	defer func() { a.withdraw() }() // of the attempt that is the last one then
 	failures := 0
+	var before error // how the attempt before went
 	for {
 		g, outcome, err := a.try(ctx)
+		cutOff := ctx.Err() != nil
 		if err == nil {
 			a.done = true
 			return g, outcome, nil
 		}
 		if outcome == outcomeLate {
 			e.settle(g)
-			a.done = true
-			a = e.newAttempt(r)
 		}
 		if !r.wait {
 			return Grant{}, outcome, err
+		}
+		if a.over(outcome, err) {
+			a = e.newAttempt(r)
 		}
 		if outcome == outcomeHeld {
 			failures = 0
@@ -217,8 +220,12 @@ func (e *Engine) attempts(ctx context.Context, r request) (Grant, string, error)
 			failures++
 		}
 		if stop := a.pause(ctx, failures); stop != nil {
+			if before != nil && cutOff && outcome == outcomeError {
+				err = before // this one was cut off, and knows nothing
+			}
 			return Grant{}, outcome, fmt.Errorf("%w; the last attempt: %w", stop, err)
 		}
+		before = err
 	}
 }
 
@@ -239,6 +246,13 @@ func (e *Engine) newAttempt(r request) *attempt {
 	}
 }
 
+// over reports whether nothing can come of the claim any more, and the next attempt needs
+// another one. Where it can, the next attempt has to be with the same.
+func (a *attempt) over(outcome string, err error) bool {
+	a.done = outcome == outcomeLate || errors.Is(err, ErrWithdrawn) || outcome == outcomeHeld && !a.claim.Unsure
+	return a.done
+}
+
 // try makes one attempt. What became of an attempt without an answer is read back, before
 // the next one, or at once.
 func (a *attempt) try(ctx context.Context) (Grant, string, error) {
@@ -250,7 +264,7 @@ func (a *attempt) try(ctx context.Context) (Grant, string, error) {
 		a.unknown = false
 	}
 	g, outcome, err := a.once(ctx, a.engine.store.Grant)
-	if outcome != outcomeError {
+	if outcome != outcomeError || errors.Is(err, ErrWithdrawn) {
 		return g, outcome, err
 	}
 	a.unknown, a.claim.Unsure = true, true
@@ -346,13 +360,8 @@ func (a *attempt) pause(ctx context.Context, failures int) error {
 	if failures > 0 {
 		wait = min(retryPause<<min(failures-1, 8), longestPause)
 	}
-	if w, ok := e.store.(Awaiter); ok && failures == 0 {
-		// The end is for the case that the watch is dead and does not know it.
-		limited, cancel := context.WithTimeout(ctx, a.claim.TTL/2)
-		defer cancel()
-		if w.Await(limited, a.claim.Name) == nil || limited.Err() != nil {
-			wait = 0
-		}
+	if w, ok := e.store.(Awaiter); ok && failures == 0 && a.await(ctx, w) {
+		wait = 0
 	}
 	// Contenders that found the lock held at the same time shall not all return at the
 	// same time.
@@ -363,6 +372,21 @@ func (a *attempt) pause(ctx context.Context, failures int) error {
 	case <-ctx.Done():
 	}
 	return context.Cause(ctx)
+}
+
+// await reports whether the name became free. Each watch is bounded, for the case that it
+// is dead and nobody knows; the next one begins with a look, which costs the backend less
+// than an attempt.
+func (a *attempt) await(ctx context.Context, w Awaiter) bool {
+	for {
+		limited, cancel := context.WithTimeout(ctx, a.claim.TTL/2)
+		err := w.Await(limited, a.claim.Name)
+		expired := limited.Err() != nil
+		cancel()
+		if err == nil || !expired || ctx.Err() != nil {
+			return err == nil
+		}
+	}
 }
 
 // withdraw sees to it that an attempt which was given up does not hold the lock: one that

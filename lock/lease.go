@@ -253,9 +253,9 @@ func (l *lease) end(err error) bool {
 	}
 	l.err = err
 	l.watchdog.Stop()
+	l.cancel(err) // before Done: who sees that closed finds the context ended
 	close(l.done)
 	l.mu.Unlock()
-	l.cancel(err)
 
 	e := l.engine
 	e.mu.Lock()

@@ -10,6 +10,11 @@ import (
 // ErrNotHeld is what Store.Find returns when the claim did not come into force.
 var ErrNotHeld = errors.New("lock is not held by this claim")
 
+// ErrWithdrawn marks an error of Store.Grant after which the claim is not to be used any
+// more: the store has begun to take back what came into force, and calls for that may
+// still be under way.
+var ErrWithdrawn = errors.New("claim was withdrawn")
+
 // Store is a backend as an Engine uses it: single calls, each bounded by its context,
 // without retries and without deadlines. Its methods are called from several goroutines.
 //

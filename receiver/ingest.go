@@ -39,8 +39,10 @@ type IngestOptions struct {
 	// Appended is called after each successful append, before the sender is
 	// answered; the batch must not be kept.
 	Appended func(*series.Batch)
-	Metrics  *Metrics
-	Now      func() time.Time
+	// Pairs judges samples of HA pairs; nil where there are none.
+	Pairs   Pairs
+	Metrics *Metrics
+	Now     func() time.Time
 }
 
 // Ingester turns request bodies into batches in the journal: it decompresses, walks,
@@ -75,14 +77,15 @@ func (in *Ingester) Exclusive(f func() error) error {
 
 // scratch is what one decoding needs, kept for the next.
 type scratch struct {
-	plain []byte
-	mend  []byte
-	msg   remotewrite.Message
-	res   router.Resolution
-	md    []remotewrite.Metadata // of the request at hand
-	v1    *remotewrite.Builder
-	v2    *remotewrite.Builder
-	ls    []remotewrite.Label
+	plain  []byte
+	mend   []byte
+	paired []byte // what Pairs left of plain
+	msg    remotewrite.Message
+	res    router.Resolution
+	md     []remotewrite.Metadata // of the request at hand
+	v1     *remotewrite.Builder
+	v2     *remotewrite.Builder
+	ls     []remotewrite.Label
 
 	carriers map[series.ID]bool // see judgeLonely
 	kept     []int              // ordinals of the series given to the Builder, in its order
@@ -96,6 +99,9 @@ const scratchLimit = 8 << 20
 type Result struct {
 	// Written is what the journal has.
 	Written series.Counts
+	// Deduplicated is what is not in the journal because another replica of an HA pair
+	// is believed. Senders are told that it was written.
+	Deduplicated series.Counts
 	// Refused is what was not acceptable; Reasons counts its samples and histograms
 	// by reason, and Examples names the first series concerned.
 	Refused  series.Counts
@@ -120,24 +126,34 @@ func refuse(status int, format string, args ...any) error {
 // nil error with Refused counts is a partial write. The error is a *Refusal, or that of
 // ctx; after either nothing was kept.
 func (in *Ingester) Ingest(ctx context.Context, v series.Version, buf *series.Buffer) (Result, error) {
-	b, result, err := in.decode(ctx, v, buf)
-	if err != nil || b == nil {
-		return result, err
+	d, err := in.decode(ctx, v, buf)
+	if err != nil {
+		return Result{}, err
+	}
+	if d.batch == nil {
+		d.end(true)
+		return d.result, nil
 	}
 	defer in.gate.RUnlock() // decode took it with the routes
-	defer b.Release()
+	defer d.batch.Release()
+	if err := d.check(); err != nil {
+		d.end(false)
+		return Result{}, err
+	}
 	// The books have to know what the journal keeps, also when the sender has gone.
-	if err := in.o.Journal.Append(context.WithoutCancel(ctx), b); err != nil {
+	if err := in.o.Journal.Append(context.WithoutCancel(ctx), d.batch); err != nil {
+		d.end(false)
 		return Result{}, &Refusal{http.StatusServiceUnavailable, fmt.Errorf("not durable now: %w", err)}
 	}
-	in.o.Appended(b)
-	result.Written = b.Counts
-	return result, nil
+	in.o.Appended(d.batch)
+	d.result.Written = d.batch.Counts
+	d.end(true)
+	return d.result, nil
 }
 
 // decode makes a batch of the request. Where it returns one, the gate is held for
 // reading.
-func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Buffer) (*series.Batch, Result, error) {
+func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Buffer) (decoded, error) {
 	free := buf
 	defer func() {
 		if free != nil {
@@ -148,37 +164,41 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 	// are, and backends would refuse those.
 	n, err := snappy.DecodedLen(buf.B)
 	if err != nil {
-		return nil, Result{}, refuse(http.StatusBadRequest, "the body is not a snappy block: %w", err)
+		return decoded{}, refuse(http.StatusBadRequest, "the body is not a snappy block: %w", err)
 	}
 	if n > int(in.o.Config.MaxDecodedSize) {
-		return nil, Result{}, refuse(http.StatusBadRequest, "the body says that it decompresses to %d bytes; the limit (receiver.max_decoded_size) is %d", n, int(in.o.Config.MaxDecodedSize))
+		return decoded{}, refuse(http.StatusBadRequest, "the body says that it decompresses to %d bytes; the limit (receiver.max_decoded_size) is %d", n, int(in.o.Config.MaxDecodedSize))
 	}
 	// A copy element of 3 bytes makes at most 64: a larger claim is a lie, and not
 	// worth its memory.
 	if n > 32*len(buf.B)+64 {
-		return nil, Result{}, refuse(http.StatusBadRequest, "the body says that its %d bytes decompress to %d, which snappy cannot do", len(buf.B), n)
+		return decoded{}, refuse(http.StatusBadRequest, "the body says that its %d bytes decompress to %d, which snappy cannot do", len(buf.B), n)
 	}
 	var s *scratch
 	select {
 	case s = <-in.slots:
 	case <-ctx.Done():
-		return nil, Result{}, ctx.Err()
+		return decoded{}, ctx.Err()
 	}
 	defer func() { s.trim(); in.slots <- s }()
 
 	s.plain = slices.Grow(s.plain[:0], n)[:n]
 	plain, err := snappy.Decode(s.plain, buf.B)
 	if err != nil {
-		return nil, Result{}, refuse(http.StatusBadRequest, "the body is not a snappy block: %w", err)
+		return decoded{}, refuse(http.StatusBadRequest, "the body is not a snappy block: %w", err)
+	}
+	pairs, plain, err := in.admit(ctx, s, v, plain)
+	if err != nil {
+		return decoded{}, err
 	}
 	if err := s.msg.Index(v, plain, in.o.Resolver.Seed()); err != nil {
-		return nil, Result{}, refuse(http.StatusBadRequest, "%w", err)
+		return decoded{}, refuse(http.StatusBadRequest, "%w", err)
 	}
 	s.md = s.md[:0]
 	if v == series.V2 && len(plain) > 0 && s.msg.Symbols() == 0 {
 		// Mostly RW 1.0 under the wrong name: all of its fields are unknown here, and a
 		// 2xx would lose them without a word.
-		return nil, Result{}, refuse(http.StatusBadRequest, "the body is not an io.prometheus.write.v2.Request: it has no symbols")
+		return decoded{}, refuse(http.StatusBadRequest, "the body is not an io.prometheus.write.v2.Request: it has no symbols")
 	}
 	if v == series.V1 {
 		in.observeMetadata(s)
@@ -196,17 +216,24 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 	in.o.Metrics.overflowed.Add(float64(s.res.Overflowed))
 
 	var result Result
+	rewritten := pairs != nil
 	if len(s.res.Invalid)+len(s.res.Respell) > 0 || in.amiss(&s.msg) {
 		if result, err = in.mend(s); err != nil {
-			return nil, Result{}, err
+			return decoded{}, err
 		}
+		rewritten = true
+	}
+	if pairs != nil {
+		result.Deduplicated = pairs.Deduplicated()
+	}
+	if len(s.msg.Series)+len(s.md) == 0 {
+		return decoded{result: result, pairs: pairs}, nil // nothing was in it, or nothing is left
+	}
+	if rewritten {
 		mended := series.NewBuffer(s2.MaxEncodedLen(len(s.msg.Data)))
 		mended.B = s2.EncodeSnappy(mended.B[:cap(mended.B)], s.msg.Data)
 		buf.Free()
 		buf, free = mended, mended
-	}
-	if len(s.msg.Series)+len(s.md) == 0 {
-		return nil, result, nil // nothing was in it, or nothing is left
 	}
 	b := series.NewBatch(buf)
 	free = nil
@@ -216,11 +243,11 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 	b.Series, b.IDs, b.Epoch = len(s.msg.Series), slices.Clone(s.res.IDs), s.res.Epoch
 	b.Routed = s.res.Routed
 	keep = true
-	return b, result, nil
+	return decoded{b, result, pairs}, nil
 }
 
 func (s *scratch) trim() {
-	if cap(s.plain) > scratchLimit || cap(s.mend) > scratchLimit || s.msg.Footprint() > scratchLimit {
+	if cap(s.plain) > scratchLimit || cap(s.mend) > scratchLimit || cap(s.paired) > scratchLimit || s.msg.Footprint() > scratchLimit {
 		*s = scratch{}
 	}
 }

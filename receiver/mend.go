@@ -175,9 +175,16 @@ func describe(m *remotewrite.Message, i int) string {
 	return sb.String()
 }
 
+// taken is what the sender need not send again.
+func (r *Result) taken() series.Counts {
+	c := r.Written
+	c.Add(r.Deduplicated)
+	return c
+}
+
 // Text is the body of the answer to a partial write: how many, why, and which.
 func (r *Result) Text() string {
-	total := r.Written
+	total := r.taken()
 	total.Add(r.Refused)
 	var sb strings.Builder
 	fmt.Fprintf(&sb, "%d of %d samples rejected:", sum(r.Refused), sum(total))

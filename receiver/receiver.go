@@ -266,10 +266,10 @@ func (a *answer) finish(result Result, err error) {
 	case err != nil:
 		a.refuse(err)
 	case !result.Refused.Zero():
-		a.written = result.Written
+		a.written = result.taken()
 		a.fail(http.StatusBadRequest, result.Text())
 	default:
-		a.written = result.Written
+		a.written = result.taken()
 		a.head(http.StatusNoContent)
 	}
 }

@@ -33,12 +33,16 @@ type Config struct {
 	// active, or shadow: only report what would be withheld.
 	Mode Mode `yaml:"mode"`
 	// PromQL series selectors. What any of them selects is never thinned.
-	Protect []Selector `yaml:"protect,omitempty"`
+	Protect []ProtectSelector `yaml:"protect,omitempty"`
 	// Outage after which the newest samples go first. Needs a backend that takes samples
 	// out of order.
 	FreshFirstAfter model.Duration `yaml:"fresh_first_after"`
 	// Whether withheld samples are sent later, when the backend has recovered.
 	Backfill bool `yaml:"backfill"`
+	// How long the backend has to be without lag and to be sent everything before the
+	// sampling ends, and before what was withheld is sent later. Series that were withheld
+	// are sent once more meanwhile.
+	BackfillAfter model.Duration `yaml:"backfill_after"`
 	// Largest share of the measured write rate that the backfill takes.
 	BackfillShare float64 `yaml:"backfill_share"`
 	// exact: send just what was withheld; floor: send all but the key frames, which a
@@ -54,7 +58,10 @@ type Config struct {
 	// How far queries look back for a sample: the lookback of the query engine.
 	Lookback model.Duration `yaml:"lookback"`
 	// Classes of series, first match wins. The names critical, normal and low have to be
-	// there; one without match, from_rules and from_dashboards takes everything else.
+	// there; one without match, from_rules and from_dashboards takes everything else. By default
+	// critical has what alert rules in rules/*.yml read, with up and ALERTS (30s, weight 8,
+	// keep_change 0.1), low what programs tell of their own runtime and scrapes (4m, weight
+	// 0.25), and normal the rest (2m).
 	Classes []Class `yaml:"classes"`
 }
 
@@ -223,6 +230,7 @@ func DefaultConfig() Config {
 		Floor:           FloorHold,
 		Mode:            ModeActive,
 		FreshFirstAfter: model.Duration(30 * time.Second),
+		BackfillAfter:   model.Duration(time.Minute),
 		BackfillShare:   0.2,
 		BackfillMethod:  BackfillExact,
 		Affinity:        AffinitySeries,
@@ -276,6 +284,7 @@ func (c *Config) Validate() error {
 		oneOf("backfill_method", c.BackfillMethod, BackfillExact, BackfillFloor),
 		oneOf("affinity", c.Affinity, AffinitySeries, AffinityNone))
 	check(c.FreshFirstAfter > 0, "fresh_first_after", "must be longer than 0s")
+	check(c.BackfillAfter >= model.Duration(time.Second), "backfill_after", "must be at least 1s")
 	check(c.BackfillShare > 0 && c.BackfillShare <= 1, "backfill_share", "must be above 0 and at most 1")
 	check(len(c.TargetLabels) > 0, "target_labels", "must name at least one label, such as instance")
 	for i, name := range c.TargetLabels {

@@ -30,6 +30,7 @@ mode: active
 protect: []
 fresh_first_after: 30s
 backfill: false
+backfill_after: 1m
 backfill_share: 0.2
 backfill_method: exact
 affinity: series
@@ -72,6 +73,7 @@ func TestBadConfigs(t *testing.T) {
 		"floor":                       func(c *Config) { c.Floor = "" },
 		"mode":                        func(c *Config) { c.Mode = "off" },
 		"backfill_method":             func(c *Config) { c.BackfillMethod = "x" },
+		"backfill_after":              func(c *Config) { c.BackfillAfter = 0 },
 		"backfill_share":              func(c *Config) { c.BackfillShare = 2 },
 		"affinity":                    func(c *Config) { c.Affinity = "x" },
 		"fresh_first_after":           func(c *Config) { c.FreshFirstAfter = 0 },

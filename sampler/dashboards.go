@@ -135,6 +135,9 @@ func (m *Metrics) addTemplate(query, source string) error {
 			m.patterns = append(m.patterns, pattern{matcher, r})
 		}
 	}
-	m.patterns = append(m.patterns, read.patterns...)
+	for _, p := range read.patterns {
+		p.within = 0
+		m.patterns = append(m.patterns, p)
+	}
 	return nil
 }

@@ -183,7 +183,7 @@ func (k *known) stirs() bool {
 // allows: it may have missed the key frames of its unit. One that was shed waits for a
 // frame, or all that come back would come at once.
 func (k *known) overdue() bool {
-	return k.e.flags&absent == 0 && int64(k.at-k.e.sentAt) >= k.s.within(k.u, k.c.maxGap)+k.s.targets[k.u.target].cadence.Ms()/2
+	return k.e.flags&absent == 0 && int64(k.at-k.e.sentAt) >= k.s.answering(k.u, k.c.maxGap)+k.s.targets[k.u.target].cadence.Ms()/2
 }
 
 // elide leaves out a frame that says nothing new, if it can be told later that it did.
@@ -300,7 +300,8 @@ func (k *known) send(out []Sample) []Sample {
 func (k *known) sent(bits uint64, at uint32) {
 	e := k.e
 	e.flags &^= flat
-	if e.sentAt != 0 && e.sent == bits {
+	// What was sent before the series was away is no second sample to show a slope with.
+	if e.sentAt != 0 && e.sent == bits && e.flags&absent == 0 {
 		e.flags |= flat
 	}
 	e.sent, e.sentAt, e.run = bits, at, 0
@@ -363,7 +364,7 @@ func (s *Sampler) judge(u *unit, at uint32) decision {
 	d.frame, d.key = s.pure(u, at)
 	if s.method == MethodFrames && u.lastKey != 0 && at > u.lastKey {
 		// Scrapes may be lost, and with them the key frame.
-		limit := s.within(u, s.classes[u.class].keyGap) + s.targets[u.target].cadence.Ms()/2
+		limit := s.answering(u, s.classes[u.class].keyGap) + s.targets[u.target].cadence.Ms()/2
 		d.key = d.key || int64(at-u.lastKey) >= limit
 		d.frame = d.frame || d.key
 	}
@@ -385,12 +386,13 @@ func (s *Sampler) pure(u *unit, at uint32) (frame, key bool) {
 	if cadence == 0 {
 		return true, true
 	}
-	film := Film{Target: t.key, Cadence: cadence, KeyPeriod: s.within(u, s.keyPeriod)}
-	return film.Frame(s.base+int64(at), c.weight*paced(c.rate, cadence), s.within(u, c.keyGap))
+	film := Film{Target: t.key, Cadence: cadence, KeyPeriod: s.answering(u, s.keyPeriod)}
+	return film.Frame(s.base+int64(at), c.weight*paced(c.rate, cadence), s.answering(u, c.keyGap))
 }
 
-// within is the gap, in ms, or what the need of the unit leaves of it.
-func (s *Sampler) within(u *unit, gap int64) int64 {
+// answering is the gap, in ms, or as much of it as the need of the unit leaves. A pressure
+// that widens gaps does not widen this.
+func (s *Sampler) answering(u *unit, gap int64) int64 {
 	if u.need == 0 {
 		return gap
 	}
@@ -404,6 +406,6 @@ func (s *Sampler) wanted(u *unit, t int64) bool {
 	if cadence == 0 {
 		return true
 	}
-	film := Film{Target: target.key, Cadence: cadence, KeyPeriod: s.within(u, s.keyPeriod)}
+	film := Film{Target: target.key, Cadence: cadence, KeyPeriod: s.answering(u, s.keyPeriod)}
 	return film.Priority(t) < c.weight*paced(c.rate, cadence)
 }

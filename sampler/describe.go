@@ -65,7 +65,7 @@ type DescriberOptions struct {
 // Describer reads off labels what a series is. It is safe for concurrent use.
 type Describer struct {
 	targetLabels []string // sorted
-	protect      []Selector
+	protect      []ProtectSelector
 	classes      []describedClass
 }
 

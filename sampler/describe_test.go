@@ -81,7 +81,7 @@ func TestTargetsAndFamilies(t *testing.T) {
 
 func TestClasses(t *testing.T) {
 	c := DefaultConfig()
-	c.Protect = []Selector{mustSelect(`{job="billing"}`)[0]}
+	c.Protect = []ProtectSelector{{mustSelect(`{job="billing"}`)[0]}}
 	var metrics Metrics
 	require.NoError(t, metrics.AddQuery(`rate(rpc_bucket[5m])`, "alert Slow"))
 	d := NewDescriber(DescriberOptions{Config: c, Metrics: map[string]Metrics{ClassCritical: metrics}})

@@ -11,7 +11,8 @@
 //     function of target, time and rate (Film): a lower rate picks a subset of the same
 //     instants, gateways agree without talking, and the frames are evenly spread.
 //   - Some frames are key frames, sent whole. They bound how long a live series goes
-//     without a sample, so that no query loses it.
+//     without a sample, so that no query loses it. Series that a rule reads over a range
+//     have them as often as the range needs to hold two samples (Need), at any rate.
 //   - Events are always sent: the first sample of a series, both sides of a counter
 //     reset, both sides of a change of state such as up, staleness markers with the last
 //     sample before them. That the sample before an event was withheld is mended by
@@ -22,9 +23,10 @@
 //     time stay right.
 //
 // A Describer reads off a series' labels what it is (Info): its target, its kind, and its
-// class, by which critical series are thinned late and low ones early. The Sampler holds
-// 40 bytes for each series, in an array by its dense id, and some 200 for each unit, which
-// is the series of one class in one target. It is fed in the order of the journal by one
+// class, by which critical series are thinned late and low ones early, and the shortest
+// range in which the rules of that class read it. The Sampler holds 40 bytes for each
+// series, in an array by its dense id, and some 200 for each unit, which is the series of
+// one class and need in one target. It is fed in the order of the journal by one
 // goroutine.
 //
 // Pressure is the controller that finds how hard to press for the requested share. It

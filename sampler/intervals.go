@@ -5,6 +5,7 @@ package sampler
 // since a time, in Unix ms, are left out. It must not be called while the Sampler is fed.
 func (s *Sampler) Intervals(since int64, do func(target uint64, seconds, cadence float64)) {
 	class := s.ordinary()
+	random := s.method == MethodRandom
 	for _, i := range s.targetOf {
 		t := &s.targets[i]
 		ms := float64(t.cadence.Ms())
@@ -12,10 +13,15 @@ func (s *Sampler) Intervals(since int64, do func(target uint64, seconds, cadence
 			continue
 		}
 		apart := ms
-		if !s.full {
-			apart = max(ms, float64(class.keyGap))
+		switch {
+		case s.full:
+		case random:
+			apart = ms / s.pressure.rate
+		default:
+			film := Film{Target: t.key, Cadence: t.cadence.Ms(), KeyPeriod: s.keyPeriod}
+			apart = ms * float64(film.keyDistance(class.keyGap))
 			if rate := min(1, class.weight*paced(class.rate, t.cadence.Ms())); rate > 0 {
-				apart = max(ms, min(apart, ms/rate))
+				apart = min(apart, ms/rate)
 			}
 		}
 		do(t.key, apart/1000, ms/1000)

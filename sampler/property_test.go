@@ -217,7 +217,7 @@ func TestRebuiltStateDecidesAlike(t *testing.T) {
 }
 
 // Gateways that see different series of a target, with rates of their own, agree on the
-// frames of the lower one.
+// frames of the lower one, for series of one need.
 func TestAlignedGatewaysAgree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(rapid.Uint64().Draw(t, "seed"))
@@ -231,13 +231,13 @@ func TestAlignedGatewaysAgree(t *testing.T) {
 		a, b := w.sampler(t, nil), w.sampler(t, nil)
 		a.Set(Step{0.5, low})
 		b.Set(Step{0.25, high})
-		times := func(s *Sampler, part uint32) map[[2]int64]bool {
-			sent := map[[2]int64]bool{}
+		times := func(s *Sampler, part uint32) map[[3]int64]bool {
+			sent := map[[3]int64]bool{}
 			for _, r := range film {
 				for _, x := range r.samples {
 					if x.id/3%2 == part && !x.in.stale() {
 						frame := len(s.Sample(x.id, x.in, nil)) > 0
-						key := [2]int64{int64(w.actors[x.id-5000].target), r.at}
+						key := [3]int64{int64(w.actors[x.id-5000].target), r.at, int64(w.info(x.id).Need)}
 						before, known := sent[key]
 						require.True(t, !known || before == frame, "members of a scrape differ")
 						sent[key] = frame

@@ -13,6 +13,11 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
+// algorithm is the version of how decisions are made. It is raised whenever the same samples
+// and steps give another output than before, so that what was withheld by another version
+// is not looked for with this one.
+const algorithm = 1
+
 // Resolved is a configuration with what it names: the metrics that the rules and
 // dashboards read which it says to look into.
 type Resolved struct {
@@ -24,6 +29,9 @@ type Resolved struct {
 	// identifies it.
 	Text   []byte
 	Digest string
+	// Decisions identifies what of it decides which samples are sent at a rate: all but
+	// when less is sent, and what is done about it later.
+	Decisions string
 }
 
 // Resolve reads the rules and dashboards of a valid configuration. Where some of them
@@ -47,11 +55,32 @@ func Resolve(c Config) (*Resolved, error) {
 		r.Metrics[class.Name] = found
 	}
 	r.Describer = NewDescriber(DescriberOptions{Config: c, Metrics: r.Metrics})
-	text, err := yaml.Marshal(c)
+	var err error
+	if r.Text, r.Digest, err = r.write(c); err != nil {
+		return nil, err
+	}
+	if _, r.Decisions, err = r.write(decisive(c)); err != nil {
+		return nil, err
+	}
+	return r, errors.Join(errs...)
+}
+
+// decisive is a configuration without what decides about no sample.
+func decisive(c Config) Config {
+	d := DefaultConfig()
+	d.Method, d.Floor, d.Protect, d.Affinity, d.TargetLabels = c.Method, c.Floor, c.Protect, c.Affinity, c.TargetLabels
+	d.KeyFrameMin, d.Lookback, d.Classes = c.KeyFrameMin, c.Lookback, c.Classes
+	return d
+}
+
+// write returns a configuration with the metrics that were found, and its digest.
+func (r *Resolved) write(c Config) (text []byte, digest string, err error) {
+	text, err = yaml.Marshal(c)
 	if err != nil {
-		return nil, fmt.Errorf("write down the configuration of sampling: %w", err)
+		return nil, "", fmt.Errorf("write down the configuration of sampling: %w", err)
 	}
 	var b strings.Builder
+	fmt.Fprintf(&b, "# algorithm %d\n", algorithm)
 	b.Write(text)
 	for _, class := range slices.Sorted(maps.Keys(r.Metrics)) {
 		m := r.Metrics[class]
@@ -59,23 +88,28 @@ func Resolve(c Config) (*Resolved, error) {
 			fmt.Fprintf(&b, "# %s: %s\n", class, line)
 		}
 	}
-	r.Text = []byte(b.String())
-	sum := sha256.Sum256(r.Text)
-	r.Digest = hex.EncodeToString(sum[:8])
-	return r, errors.Join(errs...)
+	text = []byte(b.String())
+	sum := sha256.Sum256(text)
+	return text, hex.EncodeToString(sum[:8]), nil
 }
 
-// lines name all metrics, sorted.
+// lines name all metrics with the Need that their reading makes, sorted.
 func (m *Metrics) lines() []string {
 	var list []string
-	for name := range m.names {
+	add := func(name string, r reading) {
+		if need := needOf(r.within); need != 0 {
+			name += fmt.Sprintf(" over %s", need.Range())
+		}
 		list = append(list, name)
 	}
-	for name := range m.families {
-		list = append(list, name+" and its parts")
+	for name, r := range m.names {
+		add(name, r)
+	}
+	for name, r := range m.families {
+		add(name+" and its parts", r)
 	}
 	for i := range m.patterns {
-		list = append(list, m.patterns[i].name.String())
+		add(m.patterns[i].name.String(), m.patterns[i].reading)
 	}
 	slices.Sort(list)
 	return slices.Compact(list)

@@ -33,20 +33,35 @@ type pattern struct {
 	reading
 }
 
-// find says where the metric is read.
-func (m *Metrics) find(name string) (reading, bool) {
+// narrower is the one of two readings with the shorter range; an instant is none.
+func narrower(a, b reading) reading {
+	if b.within != 0 && (a.within == 0 || b.within < a.within) {
+		return b
+	}
+	return a
+}
+
+// find says where the metric is read over the shortest range. All parts of a histogram are
+// read over the range of any.
+func (m *Metrics) find(name string) (found reading, ok bool) {
+	take := func(r reading) {
+		if !ok {
+			found, ok = r, true
+		}
+		found = narrower(found, r)
+	}
 	if r, ok := m.names[name]; ok {
-		return r, true
+		take(r)
 	}
 	if r, ok := m.families[family(name)]; ok {
-		return r, true
+		take(r)
 	}
 	for i := range m.patterns {
 		if m.patterns[i].name.Matches(name) {
-			return m.patterns[i].reading, true
+			take(m.patterns[i].reading)
 		}
 	}
-	return reading{}, false
+	return found, ok
 }
 
 // Len is the number of metrics, where those of a histogram, or of a pattern, count as one.
@@ -62,20 +77,42 @@ func (m *Metrics) Names() []string {
 	return list
 }
 
-// Narrow returns a warning for each metric that is read over a range too short for series
-// with gaps up to maxGap, scraped at the cadence: rate needs two samples in its range.
+// Narrow returns a warning for each metric that is read over a range to which its key
+// frames cannot do justice, in a class with gaps up to maxGap that is scraped at the
+// cadence. A range that maxGap answers, or more frequent key frames do, needs none.
 func (m *Metrics) Narrow(maxGap, cadence time.Duration) []string {
 	var warnings []string
-	for _, name := range m.Names() {
-		r := m.names[name]
-		if r.within == 0 || maxGap <= r.within/2-cadence {
-			continue
+	warn := func(name string, r reading) {
+		if text := r.narrow(maxGap, cadence); text != "" {
+			warnings = append(warnings, fmt.Sprintf("%s is read over %s, %s (%s)", name, r.within, text, r.source))
 		}
-		warnings = append(warnings, fmt.Sprintf(
-			"%s is read over %s, which may have less than two samples when they are %s apart; a max_gap of at most %s answers always (%s)",
-			name, r.within, maxGap, max(0, r.within/2-cadence), r.source))
+	}
+	for _, name := range m.Names() {
+		warn(name, m.names[name])
+	}
+	for i := range m.patterns {
+		warn(m.patterns[i].name.Value, m.patterns[i].reading)
 	}
 	return warnings
+}
+
+// narrow says what is wrong with the range, if anything.
+func (r reading) narrow(maxGap, cadence time.Duration) string {
+	within := needOf(r.within).Range()
+	if within == 0 || maxGap < 2*cadence {
+		return "" // nothing is thinned for want of a range
+	}
+	gap := min(maxGap, answeringGap(within, cadence))
+	switch {
+	case r.within < 2*cadence:
+		return fmt.Sprintf("in which are less than two samples of a series that is scraped every %s, even if all are sent", cadence)
+	case gap < 2*cadence:
+		return fmt.Sprintf("and scraped every %s: it is never thinned, since the range has too few samples for that; over %s or more it could be", cadence, 4*cadence)
+	case gap > within/2-cadence:
+		return fmt.Sprintf("which has just two samples when they are %s apart, and one after a scrape was lost; over %s or more it has two always",
+			gap, 6*cadence)
+	}
+	return ""
 }
 
 // Add adds what o has.
@@ -135,12 +172,15 @@ func (m *Metrics) put(name string, r reading) {
 	if m.names == nil {
 		m.names, m.families = map[string]reading{}, map[string]reading{}
 	}
-	if o, ok := m.names[name]; ok && (r.within == 0 || o.within != 0 && o.within <= r.within) {
-		r = o
+	keep := func(in map[string]reading, key string) {
+		if o, ok := in[key]; ok {
+			r = narrower(o, r)
+		}
+		in[key] = r
 	}
-	m.names[name] = r
+	keep(m.names, name)
 	if base := family(name); base != name {
-		m.families[base] = r
+		keep(m.families, base)
 	}
 }
 
@@ -166,9 +206,9 @@ func LoadRules(dir string, from FromRules) (Metrics, error) {
 	return found, err
 }
 
-// Warnings names the metrics that are read over a range too short for the max_gap of
-// their class, were they scraped at the cadence: the query may find less than two samples
-// in it while a backend lags. metrics are by the name of the class; see Resolved.
+// Warnings names the metrics that are read over a range too short to thin them, or to thin
+// them without a risk, were they scraped at the cadence; see Metrics.Narrow. metrics are by
+// the name of the class; see Resolved.
 func Warnings(c Config, metrics map[string]Metrics, cadence time.Duration) []string {
 	var warnings []string
 	for i := range c.Classes {

@@ -64,12 +64,54 @@ func TestRulesNameTheirMetrics(t *testing.T) {
 func TestNarrowRangesAreTold(t *testing.T) {
 	var metrics Metrics
 	require.NoError(t, metrics.AddRules([]byte(someRules), "a.yml", nil))
-	warnings := metrics.Narrow(30*time.Second, 5*time.Second)
-	require.Len(t, warnings, 1)
-	require.Contains(t, warnings[0], "errors_total is read over 1m0s")
-	require.Contains(t, warnings[0], "at most 25s")
-	require.Contains(t, warnings[0], "alert Errors in a.yml")
-	require.Empty(t, metrics.Narrow(25*time.Second, 5*time.Second))
+	require.NoError(t, metrics.AddQuery(`max_over_time({__name__=~"queue_.*"}[40s])`, "alert Queue"))
+	for _, c := range []struct {
+		maxGap, cadence time.Duration
+		want            []string
+	}{
+		{30 * time.Second, 5 * time.Second, nil},
+		{2 * time.Minute, 5 * time.Second, nil},
+		{30 * time.Second, 15 * time.Second, []string{
+			"errors_total is read over 1m0s, which has just two samples when they are 30s apart, and one after a scrape was lost; over 1m30s or more it has two always (alert Errors in a.yml)",
+			"queue_.* is read over 40s, and scraped every 15s: it is never thinned, since the range has too few samples for that; over 1m0s or more it could be (alert Queue)",
+		}},
+		{2 * time.Minute, 40 * time.Second, []string{
+			"errors_total is read over 1m0s, in which are less than two samples of a series that is scraped every 40s, even if all are sent (alert Errors in a.yml)",
+			"requests_total is read over 2m0s, and scraped every 40s: it is never thinned, since the range has too few samples for that; over 2m40s or more it could be (alert Errors in a.yml)",
+			"queue_.* is read over 40s, in which are less than two samples of a series that is scraped every 40s, even if all are sent (alert Queue)",
+		}},
+		{30 * time.Second, 40 * time.Second, nil}, // max_gap lets nothing be thinned
+	} {
+		require.Equal(t, c.want, metrics.Narrow(c.maxGap, c.cadence), "gap %v, cadence %v", c.maxGap, c.cadence)
+	}
+}
+
+// The parts of a histogram share the shortest range over which one of them is read, whatever
+// the order of the rules.
+func TestShortestRangeCounts(t *testing.T) {
+	queries := []string{
+		"rate(rpc_seconds_bucket[1m])", "rate(rpc_seconds_count[5m])", "rpc_seconds_sum",
+		"rate(requests_total[3m])", "requests_total", `rate({__name__=~"requests_.*"}[2m])`,
+	}
+	for range len(queries) {
+		queries = append(queries[1:], queries[0])
+		var parts, whole Metrics
+		for _, q := range queries[:3] {
+			require.NoError(t, parts.AddQuery(q, q))
+		}
+		for _, q := range queries[3:] {
+			require.NoError(t, whole.AddQuery(q, q))
+		}
+		whole.Add(parts)
+		for name, want := range map[string]time.Duration{
+			"rpc_seconds_bucket": time.Minute, "rpc_seconds_count": time.Minute, "rpc_seconds_sum": time.Minute,
+			"requests_total": 2 * time.Minute, "requests_failed": 2 * time.Minute,
+		} {
+			r, ok := whole.find(name)
+			require.True(t, ok, name)
+			require.Equal(t, want, r.within, "%s after %q", name, queries)
+		}
+	}
 }
 
 func TestBadRules(t *testing.T) {
@@ -93,11 +135,12 @@ func TestBadRules(t *testing.T) {
 func TestWarningsNameClassAndMetric(t *testing.T) {
 	var read, low Metrics
 	require.NoError(t, read.AddRules([]byte(someRules), "a.yml", nil))
-	require.NoError(t, low.AddQuery("rate(go_gc_total[2m])", "a dashboard"))
+	require.NoError(t, low.AddQuery("rate(go_gc_total[45s])", "a rule"))
 	metrics := map[string]Metrics{ClassCritical: read, ClassLow: low}
 	require.Equal(t, []string{
-		`class critical: errors_total is read over 1m0s, which may have less than two samples when they are 30s apart; a max_gap of at most 25s answers always (alert Errors in a.yml)`,
-		`class low: go_gc_total is read over 2m0s, which may have less than two samples when they are 4m0s apart; a max_gap of at most 55s answers always (a dashboard)`,
-	}, Warnings(DefaultConfig(), metrics, 5*time.Second))
+		`class critical: errors_total is read over 1m0s, which has just two samples when they are 30s apart, and one after a scrape was lost; over 1m30s or more it has two always (alert Errors in a.yml)`,
+		`class low: go_gc_total is read over 45s, and scraped every 15s: it is never thinned, since the range has too few samples for that; over 1m0s or more it could be (a rule)`,
+	}, Warnings(DefaultConfig(), metrics, 15*time.Second))
+	require.Empty(t, Warnings(DefaultConfig(), metrics, 5*time.Second))
 	require.Empty(t, Warnings(DefaultConfig(), nil, time.Second))
 }

@@ -156,7 +156,8 @@ func New(o Options) (*Sampler, error) {
 
 // Know tells what a series is, before its first sample and whenever that changes; what was
 // sent of it stays known. Ids should be dense. The caller calls Forget before it gives an
-// id to another series. Know fails for a class or kind that there is not.
+// id to another series. Know fails for a class, kind or need
+// that there is not.
 func (s *Sampler) Know(id uint32, info Info) error {
 	class := int(info.Class)
 	if info.Class == ClassProtected {
@@ -167,9 +168,7 @@ func (s *Sampler) Know(id uint32, info Info) error {
 	if info.Kind >= kinds {
 		return errors.New("sampler: unknown kind of series")
 	}
-	need := info.Need
-	switch {
-	case need >= needs:
+	if info.Need >= needs {
 		return errors.New("sampler: unknown need of a series")
 	}
 	for int(id/chunkSize) >= len(s.chunks) {
@@ -180,7 +179,7 @@ func (s *Sampler) Know(id uint32, info Info) error {
 	}
 	e := &s.chunks[id/chunkSize][id%chunkSize]
 	before := e.unit
-	e.unit = s.join(unitKey{info.Target, uint8(class), need}) + 1
+	e.unit = s.join(unitKey{info.Target, uint8(class), info.Need}) + 1
 	if before != 0 {
 		s.leave(before - 1)
 	} else {

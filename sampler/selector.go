@@ -17,6 +17,8 @@ type Selector struct {
 	matchers []*labels.Matcher
 }
 
+var errSelectsEverything = errors.New("selects everything; leave match out for that")
+
 // ParseSelector parses a selector such as {__name__=~"go_.*"}. It fails for one that
 // selects everything: configurations say that by leaving the selectors out.
 func ParseSelector(text string) (Selector, error) {
@@ -25,7 +27,7 @@ func ParseSelector(text string) (Selector, error) {
 		return Selector{}, fmt.Errorf("not a series selector: %s", selectorError(text, err))
 	}
 	if len(matchers) == 0 {
-		return Selector{}, errors.New("selects everything; leave match out for that")
+		return Selector{}, errSelectsEverything
 	}
 	return Selector{text: text, matchers: matchers}, nil
 }
@@ -35,6 +37,18 @@ func (s *Selector) UnmarshalText(text []byte) error {
 	parsed, err := ParseSelector(string(text))
 	if err == nil {
 		*s = parsed
+	}
+	return err
+}
+
+// ProtectSelector is a Selector of what is never thinned.
+type ProtectSelector struct{ Selector }
+
+// UnmarshalText parses the selector.
+func (s *ProtectSelector) UnmarshalText(text []byte) error {
+	err := s.Selector.UnmarshalText(text)
+	if errors.Is(err, errSelectsEverything) {
+		return errors.New("selects everything; enabled: false says that nothing is thinned")
 	}
 	return err
 }

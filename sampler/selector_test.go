@@ -16,6 +16,17 @@ func TestCanonicalSelectors(t *testing.T) {
 	}
 }
 
+// What is never thinned has nothing to leave out instead.
+func TestProtectingEverythingIsRefused(t *testing.T) {
+	var s ProtectSelector
+	require.EqualError(t, s.UnmarshalText([]byte(`{}`)), "selects everything; enabled: false says that nothing is thinned")
+	require.ErrorContains(t, s.UnmarshalText([]byte(`{a=}`)), "not a series selector")
+	require.NoError(t, s.UnmarshalText([]byte(`{a="b"}`)))
+	text, err := s.MarshalText()
+	require.NoError(t, err)
+	require.Equal(t, `{a="b"}`, string(text))
+}
+
 func TestBadSelectors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{``, `not a series selector: unexpected end of input (at character 1)`},

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/stretchr/testify/require"
@@ -60,6 +61,7 @@ func newWorld(seed uint64) *world {
 				Family: uint64(i / 2),
 				Kind:   Kind(w.rng.IntN(int(kinds))),
 				Class:  uint8(w.rng.IntN(3)),
+				Need:   []Need{0, needOf(time.Minute), 0, needOf(5 * time.Minute)}[i/2%4],
 			},
 		})
 	}

@@ -18,7 +18,7 @@ type Status struct {
 	Received Intake `json:"received"`
 	Journal  Disk   `json:"journal"`
 	// Series is the number of series in the series table.
-	Series   int       `json:"series"`
+	Series   uint64    `json:"series"`
 	Lanes    []Lane    `json:"backends"`
 	Clusters []Cluster `json:"clusters"`
 	Leases   []Lease   `json:"leases"`

@@ -1,10 +1,8 @@
-// Package web serves the admin pages: status, health, metrics, profiles and reload.
+// Package web serves the admin pages: status, health, metrics, profiles and reload. It knows
+// nothing of the gateway: what the status page shows is a Status that it is given.
 package web
 
 import (
-	_ "embed"
-	"errors"
-	"html/template"
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/prometheus/common/version"
 
 	"github.com/sluice-metrics/sluice/internal/series"
 )
@@ -27,12 +24,20 @@ type Options struct {
 	Reload func() error
 	// Config is the configuration in force, with secrets hidden.
 	Config func() string
-	// Backends are the backends as they stand.
+	// Status is how the gateway stands. It is called at most about once a second.
+	Status func() Status
+	// Explain says what becomes of a series, which is given as people write it, such as
+	// up{job="x"}. Its error says what is wrong with that.
+	Explain func(series string) (Explanation, error)
+	// Events are the last lines of the log.
+	Events *Events
+	Logger *slog.Logger
+
+	// Backends stands in for Status where that is nil.
 	Backends func() []Backend
-	Logger   *slog.Logger
 }
 
-// Backend is what the status page shows of one backend.
+// Backend is what Options.Backends says of one backend.
 type Backend struct {
 	Name, Kind, State string
 	Delivered         series.Counts
@@ -49,17 +54,27 @@ type Site struct {
 	o      Options
 	admin  *http.ServeMux
 	routes atomic.Pointer[http.ServeMux]
+
+	watch    *watch
+	stream   *stream
+	rendered rendered
 }
 
-//go:embed status.html
-var statusText string
-
-var statusPage = template.Must(template.New("status").Parse(statusText))
-
-// New returns a Site without routes.
+// New returns a Site without routes. Until Run is called it answers everything but /events.
 func New(o Options) *Site {
-	s := &Site{o: o, admin: http.NewServeMux()}
-	s.admin.HandleFunc("GET /{$}", s.status)
+	if o.Events == nil {
+		o.Events = NewEvents()
+	}
+	if o.Status == nil {
+		o.Status = o.standIn
+	}
+	s := &Site{o: o, admin: http.NewServeMux(), watch: newWatch(o.Status, o.Events), stream: newStream()}
+	s.admin.HandleFunc("GET /{$}", s.page)
+	s.admin.HandleFunc("GET /events", s.live)
+	s.admin.HandleFunc("GET /assets/status.css", asset("status.css", "text/css; charset=utf-8"))
+	s.admin.HandleFunc("GET /assets/status.js", asset("status.js", "text/javascript; charset=utf-8"))
+	s.admin.HandleFunc("GET /api/v1/status", s.status)
+	s.admin.HandleFunc("GET /api/v1/explain", s.explained)
 	s.admin.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("Sluice is healthy.\n"))
 	})
@@ -88,9 +103,12 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.starting(w, r)
 		return
 	}
-	if h, pattern := routes.Handler(r); pattern != "" {
-		h.ServeHTTP(w, r)
-		return
+	// A backend that answers queries has all of /api/v1/ that nobody else has.
+	if _, pattern := s.admin.Handler(r); pattern == "" {
+		if h, pattern := routes.Handler(r); pattern != "" {
+			h.ServeHTTP(w, r)
+			return
+		}
 	}
 	s.admin.ServeHTTP(w, r)
 }
@@ -122,13 +140,14 @@ func (s *Site) reload(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("Reloaded.\n"))
 }
 
-func (s *Site) status(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	data := struct {
-		Version, Ready, Write string
-		Backends              []Backend
-	}{version.Version, s.o.Ready(), "http://" + r.Host + "/api/v1/write", s.o.Backends()}
-	if err := statusPage.Execute(w, data); err != nil && !errors.Is(err, http.ErrHandlerTimeout) {
-		s.o.Logger.Debug("The status page was not sent whole", "err", err)
+// standIn is the Status where there are only Backends.
+func (o Options) standIn() Status {
+	st := Status{At: time.Now(), NotReady: o.Ready()}
+	for _, b := range o.Backends() {
+		st.Lanes = append(st.Lanes, Lane{
+			Name: b.Name, Kind: b.Kind, State: b.State, Queries: b.Queries, Delivered: b.Delivered, InJournal: b.InJournal,
+			Rejected: b.Rejected, GivenUp: b.GivenUp, Batches: b.Batches, LagSeconds: b.Age.Seconds(),
+		})
 	}
+	return st
 }

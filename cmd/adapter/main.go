@@ -82,6 +82,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	add(replayCommand(app))
 	add(probeCommand(app, &f.configFile))
 	add(lockbenchCommand(app))
+	add(mixinCommand(app))
 
 	cmd, err := app.Parse(args)
 	if help(args) {
@@ -176,6 +177,7 @@ func serveGateway(f flags) error {
 		Listener:    listener,
 		Scheme:      scheme(f.webConfigFile),
 		Serve:       server(f, logger),
+		Certificate: servedCertificate(f.webConfigFile),
 		Logger:      logger,
 		Now:         time.Now,
 	})

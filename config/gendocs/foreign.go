@@ -1,9 +1,23 @@
 package main
 
-// kinds describes the keys of backends that are their kinds.
+// kinds describes the keys that are kinds, by the section that they are of.
 var kinds = map[string]string{
-	"remote_write": "Makes it a backend that takes Prometheus remote write 1.0 or 2.0 by HTTP: Prometheus, Mimir, Thanos, VictoriaMetrics and others.",
-	"tsdb":         "Makes it a store inside of Sluice, with the Prometheus query API on Sluice's own port.",
+	"Backend.remote_write": "Makes it a backend that takes Prometheus remote write 1.0 or 2.0 by HTTP: Prometheus, Mimir, Thanos, VictoriaMetrics and others.",
+	"Backend.tsdb":         "Makes it a store inside of Sluice, with the Prometheus query API on Sluice's own port.",
+
+	"Cluster.postgres": "The servers are PostgreSQL 13 or newer.",
+	"Cluster.mariadb":  "The servers are MariaDB 10.5 or newer.",
+	"Cluster.mysql":    "The servers are MySQL 8; written from its documentation.",
+	"Cluster.redis":    "The servers are Redis 7: replication, and groups of streams.",
+	"Cluster.etcd":     "The servers are members of an etcd cluster.",
+	"Cluster.kafka":    "The servers are brokers of a Kafka cluster: consumer groups.",
+
+	"Lease.etcd":     "Leases are keys of an etcd cluster, kept alive. They have fencing tokens.",
+	"Lease.etcdcas":  "As etcd, with a lease of its own for each acquisition: slower, and independent of what else the process keeps alive.",
+	"Lease.redis":    "Leases are keys of one Redis. They have fencing tokens, as long as it keeps its data.",
+	"Lease.redlock":  "Leases are keys of several independent Redis. They have no fencing tokens: for efficiency only.",
+	"Lease.postgres": "Leases are rows of a PostgreSQL table. They have fencing tokens.",
+	"Lease.local":    "Leases hold in this process alone.",
 }
 
 // foreign describes the keys whose structs belong to other modules; an empty text

@@ -134,11 +134,12 @@ func (w *writer) meaning(f strictyaml.Field) (text string, ok bool, err error) {
 	if f.Name != "" {
 		return w.comments.of(f)
 	}
-	about := kinds[f.Key]
+	name := f.Owner.Name()
+	about := kinds[name+"."+f.Key]
 	if about == "" {
-		return "", false, fmt.Errorf("the kind of backends %q has no text in foreign.go", f.Key)
+		return "", false, fmt.Errorf("the kind %s.%s has no text in foreign.go", name, f.Key)
 	}
-	return about + " A backend has exactly one kind.", true, nil
+	return fmt.Sprintf("%s A %s has exactly one kind.", about, strings.ToLower(name)), true, nil
 }
 
 // sectionIn returns the section, with its defaults, that a field holds, points to, or
@@ -209,8 +210,8 @@ func plural(kind string) string {
 // be given or is not set.
 func defaultOf(f strictyaml.Field) string {
 	v := f.Value
-	if !v.IsValid() || strictyaml.IsSection(v.Type()) {
-		return ""
+	if !v.IsValid() || strictyaml.IsSection(v.Type()) || v.Kind() == reflect.Slice && strictyaml.IsSection(v.Type().Elem()) {
+		return "" // too much for a table
 	}
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Map, reflect.Slice, reflect.String, reflect.Struct:

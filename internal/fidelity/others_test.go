@@ -21,9 +21,10 @@ func seconds(list ...int) []time.Duration {
 }
 
 // shops differ in what a capture may differ in. They are a choice and no proof for all: the
-// errors of queries are far from their limits on any that was tried, but where key frames
-// alone are left, other seeds, faster churn or a step in CPU use bring the agreement of
-// alerts down to 0.88, below the limit that is checked here.
+// errors of queries are far from their limits on any that was tried. The agreement of alerts
+// is near its limit where key frames alone are left; "bursts, another seed" had the lowest of
+// twenty captures made like these, with other seeds, CPUs that get busy at once, and faster
+// churn.
 var shops = map[string]shop{
 	"mixed intervals": {
 		seed: 1, intervals: seconds(5, 10, 30, 60, 15, 5), node: 10 * time.Second, jitter: 3 * time.Millisecond,
@@ -35,10 +36,14 @@ var shops = map[string]shop{
 	},
 	"churn": {
 		seed: 3, intervals: seconds(5, 10, 5, 10, 5, 15), node: 10 * time.Second, jitter: 30 * time.Millisecond,
-		pods: 15, podLife: 90 * time.Second, perSend: 100, reversed: true, traffic: 25,
+		pods: 15, podLife: 90 * time.Second, perSend: 100, reversed: true, traffic: 25, busy: 0.95,
 	},
 	"bursts, late start, 5 s": {
 		seed: 4, intervals: seconds(5, 5, 5, 5), node: 5 * time.Second, jitter: 5 * time.Millisecond, lost: 0.005,
+		pods: 2, podLife: 5 * time.Minute, perSend: 333, traffic: 30, burst: true, late: 7 * time.Minute,
+	},
+	"bursts, another seed": {
+		seed: 24, intervals: seconds(5, 5, 5, 5), node: 5 * time.Second, jitter: 5 * time.Millisecond, lost: 0.005,
 		pods: 2, podLife: 5 * time.Minute, perSend: 333, traffic: 30, burst: true, late: 7 * time.Minute,
 	},
 }

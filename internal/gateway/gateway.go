@@ -46,9 +46,12 @@ type Options struct {
 	// Scheme is http, or https where Serve speaks TLS.
 	Scheme string
 	// Serve serves the listener until the server is shut down.
-	Serve  func(net.Listener, *http.Server) error
-	Logger *slog.Logger
-	Now    func() time.Time
+	Serve func(net.Listener, *http.Server) error
+	// Certificate reads the certificates, as PEM, that Serve shows to clients; nil where
+	// it shows none.
+	Certificate func() ([]byte, error)
+	Logger      *slog.Logger
+	Now         func() time.Time
 }
 
 // deadLetterBound is the size at which a file of dead letters is put aside.
@@ -71,6 +74,7 @@ type Gateway struct {
 	thinners *thinning.Metrics
 	watching atomic.Pointer[[]*watched] // clusters
 	leaders  *leaders
+	pairs    *pairs // nil where there are no HA pairs
 	ledgers  *ledger.Metrics
 
 	site  *web.Site
@@ -99,7 +103,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g.lines.Store(new([]*line))
 	g.watching.Store(new([]*watched))
-	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), versioncollector.NewCollector("sluice"))
+	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), versioncollector.NewCollector("sluice"), newCertificate(o.Certificate))
 	g.metrics = newMetrics(g.registry, g.table, g.metadata)
 	g.table.Tick(uint32(o.Now().Unix()))
 
@@ -109,6 +113,9 @@ func New(o Options) (*Gateway, error) {
 		return nil, err
 	}
 	if g.leaders, err = g.newLeaders(o.Config.Lease); err != nil {
+		return nil, err
+	}
+	if g.pairs, err = g.newPairs(o.Config); err != nil {
 		return nil, err
 	}
 	retain, err := owed(o.StoragePath)
@@ -135,6 +142,7 @@ func New(o Options) (*Gateway, error) {
 		Journal:  j,
 		Metadata: g.metadata,
 		Appended: g.appended,
+		Pairs:    g.pairs.judge(),
 		Metrics:  rm,
 		Now:      o.Now,
 	})
@@ -223,6 +231,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if serr := server.Shutdown(ending); serr != nil {
 		_ = server.Close() // somebody keeps a connection busy; there is nothing left to wait for
 	}
+	err = errors.Join(err, g.pairs.close())
 	g.o.Logger.Info("Stopped")
 	return err
 }
@@ -231,6 +240,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 func (g *Gateway) runTasks(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Go(func() { g.keepSeries(ctx) })
 	wg.Go(func() { g.keepOrphans(ctx) })
+	wg.Go(func() { g.pairs.run(ctx) })
 	if g.config.OwnMetrics == nil {
 		return
 	}

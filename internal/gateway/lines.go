@@ -70,10 +70,15 @@ func (g *Gateway) open(c *config.Backend) (*line, error) {
 
 // close closes the backend and what belongs to it.
 func (l *line) close() error {
-	err := l.backend.Close()
-	if l.ledger != nil {
-		err = errors.Join(err, l.ledger.Close())
+	return errors.Join(l.backend.Close(), l.closeLedger())
+}
+
+func (l *line) closeLedger() error {
+	if l.ledger == nil {
+		return nil
 	}
+	err := l.ledger.Close()
+	l.ledger = nil
 	return err
 }
 
@@ -150,11 +155,12 @@ func (g *Gateway) reconnect(l *line) error {
 	})
 }
 
-// halt stops the lane and closes its cursor.
+// halt stops the lane and closes its cursor and its ledger, which its successor opens as
+// the configuration then says.
 func (l *line) halt() error {
 	l.cancel()
 	<-l.done
-	return l.connected.Load().cursor.Close()
+	return errors.Join(l.connected.Load().cursor.Close(), l.closeLedger())
 }
 
 // start opens all backends and starts their lanes.
@@ -317,6 +323,7 @@ func needsRestart(old, next *config.Config) error {
 	check("series", old.Series, next.Series)
 	check("own_metrics", old.OwnMetrics, next.OwnMetrics)
 	check("lease", old.Lease, next.Lease)
+	check("ha", old.HA, next.HA)
 	check("tracing", old.Tracing, next.Tracing)
 	return errors.Join(errs...)
 }
@@ -346,7 +353,7 @@ func (g *Gateway) plan(next *config.Config) (*plan, error) {
 			kept[l] = true
 			if c.Digest() != l.config.Digest() || !sameSampling(resolved, l.resolved) || !reflect.DeepEqual(c.LagFrom, l.config.LagFrom) {
 				p.halted = append(p.halted, l)
-				l = &line{config: c, registry: l.registry, backend: l.backend, logger: l.logger, resolved: resolved, ledger: l.ledger}
+				l = &line{config: c, registry: l.registry, backend: l.backend, logger: l.logger, resolved: resolved}
 				p.fresh = append(p.fresh, l)
 			}
 			p.lines = append(p.lines, l)

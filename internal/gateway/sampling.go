@@ -68,37 +68,18 @@ func (g *Gateway) resolve(c *config.Config, b *config.Backend) (*sampler.Resolve
 // sampling makes the Thinner of a line that has a cursor; nil where it does not sample.
 func (g *Gateway) sampling(l *line, cursor journal.Cursor) (*thinning.Thinner, error) {
 	if l.resolved == nil {
-		return nil, nil
+		return nil, g.endSampling(l, cursor)
 	}
 	window := l.config.OutOfOrderWindow()
-	if l.ledger == nil {
-		led, err := ledger.Open(ledger.Options{
-			Dir:      ledgerDir(g.o.StoragePath),
-			Backend:  l.config.Name,
-			FS:       vfs.OS{},
-			Sync:     g.config.Journal.Durability == disk.DurabilityFsync,
-			Backfill: l.resolved.Config.Backfill && window > 0,
-			Logger:   l.logger,
-			Now:      g.o.Now,
-			Metrics:  g.ledgers,
-		})
-		if err != nil {
-			return nil, err
-		}
-		l.ledger = led
-	}
-	st := cursor.Committed()
-	if _, err := l.ledger.Resume(ledger.Resumption{
-		Mark:     ledger.Mark{Position: st.Position, Restore: st.Restore.Position},
-		Withheld: &st.Totals.Withheld,
-	}); err != nil {
+	if err := g.openLedger(l, cursor, l.resolved.Config.Backfill && window > 0); err != nil {
 		return nil, err
 	}
+	st := cursor.Committed()
 	t, err := thinning.New(thinning.Options{
 		Backend:    l.config.Name,
 		Config:     l.resolved.Config,
 		Describer:  l.resolved.Describer,
-		Digest:     l.resolved.Digest,
+		Digest:     l.resolved.Decisions + " " + l.config.Digest(),
 		Text:       l.resolved.Text,
 		Ledger:     l.ledger,
 		Journal:    g.journal,
@@ -115,6 +96,53 @@ func (g *Gateway) sampling(l *line, cursor journal.Cursor) (*thinning.Thinner, e
 		return nil, fmt.Errorf("backend %s: adaptive_sampling: %w", l.config.Name, err)
 	}
 	return t, nil
+}
+
+// openLedger opens the ledger of a line and tells it where the cursor is.
+func (g *Gateway) openLedger(l *line, cursor journal.Cursor, backfill bool) (err error) {
+	if l.ledger == nil {
+		if l.ledger, err = ledger.Open(ledger.Options{
+			Dir:      ledgerDir(g.o.StoragePath),
+			Backend:  l.config.Name,
+			FS:       vfs.OS{},
+			Sync:     g.config.Journal.Durability == disk.DurabilityFsync,
+			Backfill: backfill,
+			Logger:   l.logger,
+			Now:      g.o.Now,
+			Metrics:  g.ledgers,
+		}); err != nil {
+			return err
+		}
+	}
+	st := cursor.Committed()
+	_, err = l.ledger.Resume(ledger.Resumption{
+		Mark:     ledger.Mark{Position: st.Position, Restore: st.Restore.Position},
+		Withheld: &st.Totals.Withheld,
+	})
+	return err
+}
+
+// endSampling closes what the sampling of a backend left open that is not sampled any
+// more: from the cursor on everything is sent. What it owes stays in the ledger, and is
+// given back if it is sampled again while the journal still has it.
+func (g *Gateway) endSampling(l *line, cursor journal.Cursor) error {
+	v, err := ledger.Read(vfs.OS{}, ledgerDir(g.o.StoragePath), l.config.Name)
+	if err != nil || len(v.Entries) == 0 {
+		return err
+	}
+	g.journal.Retain(thinning.Owner(l.config.Name), journal.Position{})
+	if n := v.Debt.Counts; !n.Zero() {
+		l.logger.Warn("Samples that were withheld from this backend are not given back, since adaptive_sampling is off", "samples", n.Samples, "histograms", n.Histograms)
+	}
+	if err := g.openLedger(l, cursor, false); err != nil {
+		return err
+	}
+	for _, e := range l.ledger.Timeline(cursor.Committed().Position) {
+		if e.To == (journal.Position{}) {
+			return l.ledger.End(cursor.Committed().Position)
+		}
+	}
+	return nil
 }
 
 // steeredBy measures the database that stands behind a backend; nil where none is named.

@@ -250,6 +250,46 @@ func TestProxy(t *testing.T) {
 	}
 }
 
+// TestBottlenecks bounds what passes by time, for all connections together.
+func TestBottlenecks(t *testing.T) {
+	took := func(url string) time.Duration {
+		begun := time.Now()
+		l := StartLoad(t, LoadOptions{URL: url, Rounds: 2, Senders: 4, Series: 400, Target: 50})
+		l.Wait(t, 20*time.Second)
+		require.Equal(t, map[int]int{204: 8}, l.Answers())
+		return time.Since(begun)
+	}
+	sink := StartSink(t, SinkOptions{})
+	sink.Behave(Fault{Pace: 800})
+	require.InDelta(t, 1, took(sink.URL()).Seconds(), 0.5, "800 samples at 800 a second")
+	sink.Behave(Fault{})
+
+	proxy := StartProxy(t, sink.Address())
+	url := "http://" + proxy.Address() + "/api/v1/write"
+	took(url)
+	sent := proxy.Passed()
+	require.Positive(t, sent)
+	proxy.Set(Network{Shared: int(sent)})
+	require.InDelta(t, 1, took(url).Seconds(), 0.5, "as many bytes as pass in a second")
+}
+
+// TestLoadOfTargets has series of one target with one instance and one time.
+func TestLoadOfTargets(t *testing.T) {
+	sink := StartSink(t, SinkOptions{})
+	l := StartLoad(t, LoadOptions{URL: sink.URL(), Rounds: 1, Series: 20, Target: 10})
+	l.Wait(t, 5*time.Second)
+	times := map[int64]int{}
+	for _, key := range l.Keys() {
+		times[sink.Arrivals().Points(key, "samples")[0].Time]++
+	}
+	require.Len(t, times, 2)
+	for at, n := range times {
+		require.Equal(t, 10, n, at)
+	}
+	require.Contains(t, l.Keys()[9], `instance="10.0.0.0:9100"`)
+	require.Contains(t, l.Keys()[10], `instance="10.0.0.1:9100"`)
+}
+
 func TestProcess(t *testing.T) {
 	p := StartProcess(t, Command{Name: "sh", Path: "/bin/sh", Args: []string{"-c", "trap 'echo bye; exit 3' TERM; echo hello; while :; do sleep 0.05; done"}})
 	Await(t, 5*time.Second, "output", func() string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sluice-metrics/sluice/internal/series"
@@ -30,12 +31,13 @@ const (
 )
 
 const (
-	// clearFor is how long nothing lags before thinned data is given back, and
-	// clearAfterGap before a gap is.
-	clearFor      = time.Minute
+	// clearAfterGap is how long nothing lags at most before a gap is given back.
 	clearAfterGap = 10 * time.Second
 	// leastPace is how many samples a second are given back at least.
 	leastPace = 2000
+	// restoreSamples is about how many samples a request holds that gives back: fewer than
+	// a live one as a rule, so that its own latency does not pass for lag.
+	restoreSamples = 1000
 	// windowMargin is what giving back keeps away from the end of the window in which the
 	// backend takes samples out of order.
 	windowMargin = time.Minute
@@ -82,9 +84,9 @@ func (t *Thinner) owed() (ledger.Entry, bool) {
 
 // clear reports whether the backend has been well for long enough.
 func (t *Thinner) clear(e *ledger.Entry) bool {
-	wait := clearFor
+	wait := t.settling()
 	if e.Kind == ledger.KindGap {
-		wait = clearAfterGap
+		wait = min(wait, clearAfterGap)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,6 +97,7 @@ func (t *Thinner) clear(e *ledger.Entry) bool {
 
 // giver gives back one entry.
 type giver struct {
+	how  manner
 	t    *Thinner
 	lane Lane
 	e    *ledger.Entry
@@ -111,15 +114,47 @@ type giver struct {
 	back series.Counts
 }
 
+// manner is how it is found what to give back of a stretch.
+type manner uint8
+
+const (
+	// exactly: just what was withheld, by the decisions of then.
+	exactly manner = iota
+	// butKeyFrames: all but the key frames that any rate has. What was sent beside them
+	// comes a second time.
+	butKeyFrames
+	// everything: also what was sent comes a second time, or nothing was.
+	everything
+)
+
+// mannerOf is how an entry is given back.
+func (t *Thinner) mannerOf(e *ledger.Entry) manner {
+	switch {
+	case e.Kind != ledger.KindSampled:
+		return everything
+	case e.Digest != t.o.Digest:
+		// What it was decided by is no more. Samples that come twice are the smaller harm.
+		t.o.Logger.Warn("The configuration of sampling is another one now than when this was withheld: all of the stretch is sent again", "from", e.From, "to", e.To)
+		return everything
+	case t.o.Config.BackfillMethod == sampler.BackfillFloor && !slices.ContainsFunc(e.Steps, func(s ledger.Step) bool { return s.Pressure > keyFramesOnly }):
+		return butKeyFrames
+	}
+	return exactly
+}
+
+// keyFramesOnly is the pressure up to which every key frame is sent.
+const keyFramesOnly = 1
+
 func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry) (err error) {
-	smp, err := t.newGiver(e)
+	how := t.mannerOf(e)
+	smp, err := t.newGiver(e, how)
 	if err != nil {
 		return err
 	}
 	t.mu.Lock()
-	g := &giver{t: t, lane: lane, e: e, upTo: t.restored, step: e.Steps[0].At}
+	g := &giver{how: how, t: t, lane: lane, e: e, upTo: t.restored, step: e.Steps[0].At}
 	t.mu.Unlock()
-	g.restorer = NewRestorer(RestorerOptions{Sampler: smp, Describer: t.o.Describer})
+	g.restorer = NewRestorer(RestorerOptions{Sampler: smp, Describer: t.o.Describer, BatchSamples: restoreSamples})
 	g.replay = replay{sampler: smp, force: smp.Step(), observe: g.restorer.Observe}
 	t.giving(e)
 	defer t.giving(nil)
@@ -132,14 +167,13 @@ func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry)
 	switch {
 	case e.Kind == ledger.KindUnknown:
 		return g.close(ctx, ReasonUnknown)
-	case e.Kind == ledger.KindGap:
+	case how == everything:
 		g.feed, err = t.open(later(e.From, g.upTo))
-	case e.Digest != t.o.Digest:
-		// What it was decided by is no more: nobody knows what was sent.
-		t.o.Logger.Warn("What was withheld cannot be given back, since the configuration of sampling is another one now", "from", e.From, "to", e.To)
-		return g.close(ctx, ReasonNotReturned)
 	default:
 		err = t.rebuild(ctx, &g.replay, e)
+	}
+	if how == butKeyFrames {
+		g.recorded = nil // one step for all
 	}
 	if err == nil {
 		err = g.stretch(ctx)
@@ -155,12 +189,21 @@ func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry)
 }
 
 // newGiver is the sampler that decides again what was decided in the entry.
-func (t *Thinner) newGiver(e *ledger.Entry) (*sampler.Sampler, error) {
+func (t *Thinner) newGiver(e *ledger.Entry, how manner) (*sampler.Sampler, error) {
 	start := int64(e.Totals.First)
 	if len(e.Steps) > 0 && e.Steps[0].Time != 0 {
 		start = int64(e.Steps[0].Time)
 	}
-	return t.newSampler(start)
+	if how != butKeyFrames {
+		return t.newSampler(start)
+	}
+	c := t.o.Config
+	c.Method = sampler.MethodAligned
+	s, err := sampler.New(sampler.Options{Config: c, Start: start, OutOfOrder: true})
+	if err == nil {
+		s.Set(sampler.Step{Rate: c.MinRate, Pressure: keyFramesOnly})
+	}
+	return s, err
 }
 
 // stretch gives back what lies in the entry. What the journal has no more of a gap is left
@@ -168,7 +211,7 @@ func (t *Thinner) newGiver(e *ledger.Entry) (*sampler.Sampler, error) {
 func (g *giver) stretch(ctx context.Context) error {
 	for {
 		err := g.feed.until(ctx, g.e.To, func(rec *journal.Record, set series.Set) error { return g.record(ctx, rec, set) })
-		if _, ok := gone(err); !ok || g.e.Kind == ledger.KindSampled {
+		if _, ok := gone(err); !ok || g.how != everything {
 			return err
 		}
 		g.lost = ReasonJournalFull
@@ -192,7 +235,7 @@ func (g *giver) record(ctx context.Context, rec *journal.Record, set series.Set)
 	}
 	var err error
 	switch {
-	case g.e.Kind == ledger.KindSampled:
+	case g.how != everything:
 		g.follow(rec)
 		err = g.restorer.Add(rec.Batch, set, &g.out)
 	case !skip:

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sluice-metrics/sluice/internal/series"
 	"github.com/sluice-metrics/sluice/internal/thinning"
 	"github.com/sluice-metrics/sluice/journal/disk/vfs"
 	"github.com/sluice-metrics/sluice/sampler"
@@ -127,7 +128,7 @@ func TestBaseRate(t *testing.T) {
 }
 
 // What decides about samples was changed between withholding and giving back: nobody knows
-// what was sent, so it is given up; a gap is given back all the same.
+// what was sent, so all of the stretch is sent again. Nothing is lost, and the books balance.
 func TestAnotherConfiguration(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStation(t, vfs.NewMem(), stationOptions{window: time.Hour})
@@ -150,12 +151,47 @@ func TestAnotherConfiguration(t *testing.T) {
 		})
 		l.feed(s, 4*time.Minute)
 		b := s.rest(l, time.Hour)
-		lost := b.Totals.GivenUp[thinning.ReasonNotReturned]
-		require.Positive(t, lost.Samples)
-		require.Equal(t, lost, lossOf(b))
+		require.Zero(t, lossOf(b))
 		require.Equal(t, b.Totals.Withheld, b.Totals.Restored)
-		require.Equal(t, len(l.input)-len(s.sink.got), int(lost.Samples+lost.Histograms))
-		require.Positive(t, s.log.lines("the configuration of sampling is another one now"))
+		require.Len(t, s.sink.got, len(l.input))
+		require.Positive(t, s.log.lines("The configuration of sampling is another one now"))
+	})
+}
+
+// With the floor method all but key frames is sent a second time: nothing is lost, and what
+// comes twice is not counted twice.
+func TestFloorMethod(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStation(t, vfs.NewMem(), stationOptions{window: time.Hour, config: func(c *sampler.Config) { c.BackfillMethod = sampler.BackfillFloor }})
+		defer func() { s.stop() }()
+		l := newLoad(26, false)
+		thinnedFor(t, s, l, time.Minute)
+		l.feed(s, 4*time.Minute)
+		b := s.rest(l, time.Hour)
+		require.Positive(t, b.Totals.Withheld.Samples)
+		require.Zero(t, lossOf(b))
+		require.Equal(t, b.Totals.Withheld, b.Totals.Restored)
+		require.Len(t, s.sink.got, len(l.input))
+	})
+}
+
+// A change of when less is sent, or how fast it is given back, costs nothing of what is
+// owed.
+func TestAnotherThreshold(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStation(t, vfs.NewMem(), stationOptions{window: time.Hour})
+		defer func() { s.stop() }()
+		l := newLoad(29, false)
+		thinnedFor(t, s, l, time.Minute)
+		s.restart(func(o *stationOptions) {
+			o.config = func(c *sampler.Config) { c.Thresholds.QueueLength, c.BackfillShare, c.MinRate = 100, 0.5, 0.02 }
+		})
+		require.Zero(t, s.log.lines("has changed"))
+		s.sink.set(0, false)
+		l.feed(s, 4*time.Minute)
+		b := s.rest(l, time.Hour)
+		require.Zero(t, lossOf(b))
+		s.equal(l, 0)
 	})
 }
 
@@ -199,24 +235,31 @@ func TestCompanion(t *testing.T) {
 }
 
 // The end of a target is told also when the backend does not take it at the first try.
-func TestCompanion_EndsBehindAnOutage(t *testing.T) {
+func TestCompanion_EndIsTriedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStation(t, vfs.NewMem(), stationOptions{window: time.Hour})
 		defer s.stop()
+		refused := 0
+		s.shim.refuse = func(b *series.Batch) bool {
+			if !chosen(b, nil)[0].points[0].stale || refused == 2 {
+				return false
+			}
+			refused++
+			return true
+		}
 		l := newLoad(26, false)
 		l.feed(s, time.Minute)
 		s.sink.set(4, false)
 		s.awaitThinned(l, 0.6)
 		l.feed(s, time.Minute)
-		s.sink.set(0, true)
-		l.feed(s, 2*time.Minute)
-		s.sink.set(0, false) // the session ends with the outage
-		l.feed(s, 6*time.Minute)
-		require.NotEmpty(t, s.sink.told)
+		s.sink.set(0, false)
+		l.feed(s, 8*time.Minute)
+		require.Equal(t, 2, refused)
 		last := map[string]bool{}
 		for _, m := range s.sink.told {
 			last[m.labels] = m.points[0].stale
 		}
+		require.Len(t, last, 3)
 		for labels, stale := range last {
 			require.True(t, stale, labels)
 		}

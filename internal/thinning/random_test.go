@@ -103,3 +103,36 @@ func TestKilledAtAnyTime(t *testing.T) {
 		})
 	})
 }
+
+// A session that is gone on with after a kill takes the same steps, at the same records, as
+// its twin that was not interrupted.
+func TestResumedSessionIsTheSame(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		// The rate is fixed, so that the steps are those of the sampler alone.
+		fixed := func(c *sampler.Config) { c.BaseRate, c.MinRate = 0.5, 0.5 }
+		s := newStation(t, vfs.NewMem(), stationOptions{window: 6 * time.Hour, config: fixed})
+		defer s.stop()
+		l := newLoad(40, false)
+		l.feed(s, 5*time.Minute)
+		open := len(s.ledger.Entries()) - 1
+		known := len(s.ledger.Entries()[open].Steps)
+		twin := &station{t: t, fs: s.fs.(*vfs.Mem).KillClone(), o: s.o, sink: newSink(), log: &written{}}
+		twin.start()
+		defer twin.stop()
+		l.twin = twin
+		l.feed(s, 4*time.Minute)
+		require.Positive(t, twin.log.lines("Sampling goes on where it was"))
+		a, b := stepsOf(s, open), stepsOf(twin, open)
+		n := min(len(a), len(b))
+		require.Greater(t, n, known+5)
+		require.Equal(t, a[:n], b[:n])
+	})
+}
+
+// stepsOf are the steps of an entry.
+func stepsOf(s *station, entry int) (list []string) {
+	for _, x := range s.ledger.Entries()[entry].Steps {
+		list = append(list, fmt.Sprint(x.Time, x.Rate, x.Pressure))
+	}
+	return list
+}

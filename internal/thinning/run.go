@@ -78,7 +78,7 @@ func (t *Thinner) endIdle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.session
-	if s == nil || t.steer.wanted < 1 || t.o.Now().Sub(t.readAt) < lingerFor || s.until != (journal.Position{}) || len(s.recorded) > 0 {
+	if s == nil || t.steer.wanted < 1 || t.o.Now().Sub(t.readAt) < t.settling() || s.until != (journal.Position{}) || len(s.recorded) > 0 {
 		return
 	}
 	_ = t.end(t.stood) // it is tried again

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -217,6 +216,15 @@ type shim struct {
 	port *port
 	// before is called before a batch is given back; nil: not.
 	before func(upTo journal.Position, more bool)
+	// refuse says which batches that are inserted the lane is too busy for; nil: none.
+	refuse func(b *series.Batch) bool
+}
+
+func (l *shim) Insert(ctx context.Context, b *series.Batch) error {
+	if l.refuse != nil && l.refuse(b) {
+		return exporter.ErrBusy
+	}
+	return l.Lane.Insert(ctx, b)
 }
 
 func (l *shim) Restore(ctx context.Context, b *series.Batch, upTo journal.Position, more bool) (series.Counts, error) {
@@ -354,7 +362,7 @@ func (s *station) sampling(logger *slog.Logger) {
 	r, err := sampler.Resolve(s.config)
 	require.NoError(s.t, err)
 	s.thinner, err = thinning.New(thinning.Options{
-		Backend: "main", Config: s.config, Describer: r.Describer, Digest: r.Digest, Text: r.Text, Ledger: s.ledger,
+		Backend: "main", Config: s.config, Describer: r.Describer, Digest: r.Decisions, Text: r.Text, Ledger: s.ledger,
 		Journal: s.journal, Picker: func() thinning.Picker { return router.NewPicker(s.router, "main", nil) },
 		Window: s.o.window, Restored: st.Restore.Position, Metrics: thinning.NewMetrics(s.metrics), Logger: logger, Now: time.Now,
 		Memory: s.o.memory, ReplicaLag: s.o.replica,
@@ -432,99 +440,6 @@ func (s *station) appendBatch(b *series.Batch) error {
 	}
 	s.lane.Routed(b.Counts)
 	return nil
-}
-
-// load is what senders send.
-type load struct {
-	w     *world
-	rng   *rand.Rand
-	input store
-	next  int
-	stale map[string]bool // markers
-	n     series.Counts
-}
-
-func newLoad(seed uint64, exemplars bool) *load {
-	l := &load{w: newWorld(seed, worldOptions{version: series.V2, exemplars: exemplars}), rng: rand.New(rand.NewPCG(seed, 9)), input: store{}, stale: map[string]bool{}}
-	for _, a := range l.w.actors {
-		a.start = time.Now().UnixMilli() - 1000
-		slices.SortFunc(a.labels, func(x, y prompb.Label) int { return strings.Compare(x.Name, y.Name) })
-	}
-	l.next = len(l.w.actors)
-	return l
-}
-
-// churn replaces a series by a new one of its kind.
-func (l *load) churn() {
-	i := l.rng.IntN(len(l.w.actors))
-	a := *l.w.actors[i]
-	a.labels = slices.Clone(a.labels)
-	for k := range a.labels {
-		if a.labels[k].Name == "n" {
-			a.labels[k].Value = fmt.Sprint(l.next)
-		}
-	}
-	l.next++
-	a.h = a.h.Copy()
-	a.dead, a.idle = false, 0
-	l.w.actors[i] = &a
-}
-
-// round is one scrape of all targets, in two requests of both versions.
-func (l *load) round(s *station) {
-	now := time.Now().UnixMilli()
-	if l.rng.IntN(10) == 0 {
-		l.churn()
-	}
-	var lists [2][]scrape
-	for i, a := range l.w.actors {
-		k := i % 2
-		l.w.o.version = series.Version(1 + k)
-		at := now - 900 + int64(a.labels[1].Value[5]-'0')*100
-		f, h := l.w.step(a, at)
-		x := scrape{a: a, floats: f, hists: h}
-		if l.w.o.exemplars && k == 0 && len(f) > 0 && l.rng.IntN(4) == 0 {
-			x.exemplars = append(x.exemplars, prompb.Exemplar{
-				Labels: []prompb.Label{{Name: "trace", Value: fmt.Sprint(l.rng.Uint32())}}, Value: 1, Timestamp: at,
-			})
-		}
-		if len(f)+len(h) > 0 {
-			lists[k] = append(lists[k], x)
-		}
-	}
-	for k, list := range lists {
-		if len(list) == 0 {
-			continue
-		}
-		v := series.Version(1 + k)
-		s.append(v, list)
-		l.note(v, list)
-	}
-}
-
-func (l *load) note(v series.Version, list []scrape) {
-	b := makeBatch(v, list)
-	defer b.Release()
-	l.n.Add(b.Counts)
-	all := decode(panics{}, b)
-	l.input.add(all)
-	for _, m := range all {
-		for _, p := range m.points {
-			if p.stale {
-				l.stale[fmt.Sprint(m.labels, p)] = true
-			}
-		}
-	}
-}
-
-const scrapeEvery = 5 * time.Second
-
-// feed scrapes for a while.
-func (l *load) feed(s *station, d time.Duration) {
-	for end := time.Now().Add(d); time.Now().Before(end); {
-		l.round(s)
-		time.Sleep(scrapeEvery)
-	}
 }
 
 // check checks the books, and what reached the backend so far.

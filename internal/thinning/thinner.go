@@ -3,7 +3,6 @@ package thinning
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"math"
 	"sync"
@@ -27,9 +26,6 @@ const (
 	// resumeOver is how long a session may last that is gone on with after a restart:
 	// all of it is read again for that. A longer one ends, and another one begins.
 	resumeOver = 15 * time.Minute
-	// lingerFor is how long everything is sent before a session ends: series that were
-	// withheld are sent once more meanwhile, so that none is left with an old value.
-	lingerFor = time.Minute
 )
 
 // Journal is what a Thinner needs of the journal.
@@ -350,8 +346,13 @@ func (t *Thinner) over(rec *journal.Record) bool {
 	if s.fullAt.IsZero() {
 		s.fullAt = now
 	}
-	return now.Sub(s.fullAt) >= lingerFor
+	return now.Sub(s.fullAt) >= t.settling()
 }
+
+// settling is how long all is well and everything is sent before a session ends, and before
+// what was withheld is given back: series that were withheld are sent once more meanwhile,
+// so that none is left with an old value.
+func (t *Thinner) settling() time.Duration { return time.Duration(t.o.Config.BackfillAfter) }
 
 // takeReady returns the session that Run built, if there is one, brought to the reader's
 // place: what was read since. The reader is to hand it to turn.
@@ -475,83 +476,6 @@ const (
 	retryAfter = 10 * time.Second
 	notBuilt   = "The state of the sampler cannot be built from the journal; everything is sent until the next attempt"
 )
-
-// Pass implements exporter.Sampling. A session ends before the stretch: its sampler does not
-// see what is passed.
-func (t *Thinner) Pass(from, to journal.Position, lent bool) error {
-	if lent {
-		if err := t.fits(from); err != nil {
-			return err
-		}
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if err := t.endBefore(from, to); err != nil {
-		return err
-	}
-	if !lent {
-		t.drop()
-		t.stood = to
-		return nil
-	}
-	err := t.o.Ledger.Gap(ledger.Gap{From: from, To: to, Cause: causeOutage, Pieces: []ledger.Piece{{At: from}}})
-	if err != nil {
-		t.o.Metrics.failures.WithLabelValues(t.o.Backend).Inc()
-		return err
-	}
-	t.drop()
-	t.stood = to
-	t.ahead = append(t.ahead, ledger.Entry{Kind: ledger.KindGap, From: from, To: to})
-	t.retain()
-	t.note("fresh first", "the backend is back after an outage: the newest goes first, what waited is given back behind it")
-	return nil
-}
-
-// fits reports whether the backend will still take what was received from a position on,
-// when it comes behind the newest.
-func (t *Thinner) fits(from journal.Position) error {
-	r, err := t.o.Journal.OpenReader(t.o.Backend, from)
-	if err != nil {
-		return err
-	}
-	defer func() { t.closing(r.Close()) }()
-	rec, ok, err := r.Next()
-	if err != nil || !ok {
-		return err
-	}
-	defer rec.Batch.Release()
-	if age := t.o.Now().Sub(time.UnixMilli(rec.Batch.Received)); age > t.reach() {
-		return fmt.Errorf("what waits is up to %s old, and behind newer samples the backend takes about %s", age.Round(time.Second), t.reach())
-	}
-	return nil
-}
-
-// endBefore ends the session before a stretch that is passed. One that ended in a run
-// before goes on behind a stretch inside of it.
-func (t *Thinner) endBefore(from, to journal.Position) error {
-	switch s := t.session; {
-	case s == nil:
-		return t.writeEnd()
-	case s.until == journal.Position{}:
-		return t.end(from)
-	case !to.Before(s.until):
-		t.leave()
-	}
-	return nil
-}
-
-// drop forgets the session that Run built.
-func (t *Thinner) drop() {
-	if t.ready != nil {
-		t.closing(t.ready.feed.close())
-		t.ready = nil
-		t.reserved = journal.Position{}
-		t.retain()
-	}
-}
-
-// causeOutage is why nothing was sent in a gap.
-const causeOutage = "outage"
 
 // Lend implements exporter.Sampling.
 func (t *Thinner) Lend(from, to journal.Position, lag journal.Lag) {

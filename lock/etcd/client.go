@@ -196,6 +196,10 @@ func (c *Client) Create(ctx context.Context, claim lock.Claim, id clientv3.Lease
 		return g, &lock.HeldError{By: info(kv)}
 	}
 	g.Token = uint64(kv.CreateRevision)
+	if kv.Lease != int64(id) {
+		// An earlier request made it, on an etcd lease that nobody renews.
+		return g, c.Move(ctx, g, id)
+	}
 	return g, nil
 }
 
@@ -250,13 +254,13 @@ func (c *Client) Find(ctx context.Context, claim lock.Claim) (lock.Grant, error)
 	return lock.Grant{Claim: claim, Token: uint64(kv.CreateRevision), Handle: kv.Lease}, nil
 }
 
-// Check returns lock.ErrLost when the key of the grant is not there any more: an etcd
-// lease may outlive a key that somebody deleted. It is asked after each keep-alive, also
+// Check returns lock.ErrLost when the key of the grant is not there any more, or hangs on
+// another etcd lease: the one that is renewed may outlive the key. It is asked after each keep-alive, also
 // because a leader that has lost its majority answers keep-alives for a while, and such a
 // read never.
 func (c *Client) Check(ctx context.Context, g lock.Grant) error {
 	kv, _, err := c.get(ctx, g.Name)
-	if err == nil && (kv == nil || uint64(kv.CreateRevision) != g.Token) {
+	if err == nil && (kv == nil || uint64(kv.CreateRevision) != g.Token || kv.Lease != g.Handle) {
 		return fmt.Errorf("key %q: %w", c.key(g.Name), lock.ErrLost)
 	}
 	return err

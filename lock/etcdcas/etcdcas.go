@@ -5,6 +5,7 @@ package etcdcas
 
 import (
 	"context"
+	"errors"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -44,10 +45,12 @@ func (s *Store) Grant(ctx context.Context, c lock.Claim) (lock.Grant, error) {
 		return lock.Grant{}, err
 	}
 	g, err := s.client.Create(ctx, c, id)
+	if errors.Is(err, lock.ErrHeld) {
+		_ = s.client.RevokeLease(ctx, id) // or it expires
+	}
 	if err != nil {
-		// When this fails, or the key exists in spite of the error, the etcd lease
-		// expires with what is on it: nobody renews it.
-		_ = s.client.RevokeLease(ctx, id)
+		// With an unknown outcome nothing is revoked: the key may be found to be there,
+		// and a revocation that comes late would take it away.
 		return lock.Grant{}, err
 	}
 	g.Granted = granted

@@ -44,6 +44,7 @@ func Run(t *testing.T, h Harness) {
 		{"GrantedTooLate", grantedTooLate},
 		{"ReplyOfGrantLost", replyOfGrantLost},
 		{"GrantWithUnknownOutcome", unknownOutcome},
+		{"GrantedTwice", grantedTwice},
 		{"RenewalsWithoutReply", renewalsWithoutReply},
 		{"ReleaseWithoutReply", releaseWithoutReply},
 		{"ReleaseNotPossible", releaseNotPossible},
@@ -338,6 +339,28 @@ func unknownOutcome(t *testing.T, b *bench) {
 	start := time.Now()
 	b.acquire(t, two)
 	require.Less(t, time.Since(start), b.TTL, "what may have come into force was withdrawn")
+}
+
+// A claim whose first request came into force unnoticed is granted again: what is renewed
+// from then on is what holds the lock.
+func grantedTwice(t *testing.T, b *bench) {
+	one, two := b.contender(t, "one"), b.contender(t, "two")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	claim := lock.Claim{Name: b.lock, Holder: "one/twice", TTL: b.TTL}
+	first, err := one.store.Grant(ctx, claim)
+	require.NoError(t, err)
+	claim.Unsure = true
+	g, err := one.store.Grant(ctx, claim)
+	require.NoError(t, err)
+	require.Equal(t, first.Token, g.Token)
+	for end := time.Now().Add(3 * b.TTL); time.Now().Before(end); time.Sleep(b.TTL / 5) {
+		g, err = one.store.Renew(ctx, g)
+		require.NoError(t, err)
+		b.requireHeld(t, two)
+	}
+	require.NoError(t, one.store.Release(ctx, g))
+	b.acquire(t, two)
 }
 
 func renewalsWithoutReply(t *testing.T, b *bench) {

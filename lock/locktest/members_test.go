@@ -86,9 +86,11 @@ func TestMajorityOfEtcdLost(t *testing.T) {
 		writes <- time.Since(resumed)
 	}()
 	require.NoError(t, <-acquired)
-	took := time.Since(resumed)
-	t.Logf("a holder again %v after the majority was back; etcd wrote again after %v", took.Round(time.Millisecond), (<-writes).Round(time.Millisecond))
-	require.LessOrEqual(t, took, convergence)
+	took, election := time.Since(resumed), <-writes
+	t.Logf("a holder again %v after the majority was back; etcd wrote again after %v", took.Round(time.Millisecond), election.Round(time.Millisecond))
+	// How long two members that wake up take to elect a leader is etcd's own, and on a
+	// busy machine a matter of luck. What comes after it is ours.
+	require.LessOrEqual(t, took-election, 500*time.Millisecond)
 }
 
 func requireHeldFor(t testing.TB, l lock.Lease, d time.Duration) {

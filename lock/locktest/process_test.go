@@ -24,21 +24,22 @@ func TestHolderKilled(t *testing.T) {
 	for _, p := range allPlaces(t) {
 		t.Run(p.Kind, func(t *testing.T) {
 			t.Parallel()
+			name := p.Kind + "-job" // etcd and etcdcas share a cluster
 			log := startLedger(t)
-			worker := startWorker(t, task{Place: p, Name: "worker", Lock: "job", TTL: lock.DefaultTTL, Log: log.ln.Addr().String(), Pause: time.Millisecond})
+			worker := startWorker(t, task{Place: p, Name: "worker", Lock: name, TTL: lock.DefaultTTL, Log: log.ln.Addr().String(), Pause: time.Millisecond})
 			require.Eventually(t, func() bool { _, ok := log.newest(); return ok }, 20*time.Second, time.Millisecond)
 			e := p.engine(t, "heir")
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()
 			acquired := make(chan time.Time, 1)
 			go func() {
-				if l, err := e.Acquire(ctx, "job", lock.Options{}); err == nil {
+				if l, err := e.Acquire(ctx, name, lock.Options{}); err == nil {
 					defer l.Release(ctx) //nolint:errcheck // of no interest
 				}
 				acquired <- time.Now()
 			}()
 			require.Eventually(t, func() bool {
-				info, err := e.Holder(ctx, "job")
+				info, err := e.Holder(ctx, name)
 				return err == nil && info.Instance == "worker"
 			}, 20*time.Second, time.Millisecond)
 			killed := time.Now()

@@ -150,7 +150,8 @@ func (s *Store) Grant(ctx context.Context, c lock.Claim) (lock.Grant, error) {
 	case errors.As(err, &taken):
 		return lock.Grant{}, &lock.HeldError{}
 	case err != nil:
-		return lock.Grant{}, fmt.Errorf("no majority of the %d Redis: %w", len(s.clients), err)
+		// Redsync has sent releases, which may arrive after another attempt.
+		return lock.Grant{}, fmt.Errorf("%w: no majority of the %d Redis: %w", lock.ErrWithdrawn, len(s.clients), err)
 	}
 	return lock.Grant{Claim: c}, nil
 }

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sluice-metrics/sluice/internal/gateway"
+)
+
+// explainFlags are what the command line of sluice explain says.
+type explainFlags struct {
+	series  string
+	address string
+	format  string
+}
+
+// explainCommand adds the command "explain". run is called when it was picked and returns
+// the exit code.
+func explainCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func(stdout, stderr io.Writer) int) {
+	f := &explainFlags{}
+	cmd = app.Command("explain", "Tell where a series goes: to which backends, at which rate now, by which rule, in which class. Asks a running gateway.")
+	cmd.Arg("series", `The series, in single quotes, such as 'up{job="node"}'.`).Required().StringVar(&f.series)
+	cmd.Flag("address", "URL of the gateway.").Default("http://127.0.0.1:9201").StringVar(&f.address)
+	cmd.Flag("format", "table or json.").Default("table").EnumVar(&f.format, "table", "json")
+	return cmd, func(stdout, stderr io.Writer) int {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		switch err := f.tell(ctx, stdout); {
+		case errors.Is(err, errUsage):
+			fmt.Fprintf(stderr, "sluice: explain: %v; try --help\n", err)
+			return exitUsage
+		case err != nil:
+			fmt.Fprintf(stderr, "sluice: explain: %v\n", err)
+			return exitError
+		}
+		return exitOK
+	}
+}
+
+func (f *explainFlags) tell(ctx context.Context, stdout io.Writer) error {
+	e, err := f.ask(ctx)
+	if err != nil {
+		return err
+	}
+	if f.format == "json" {
+		enc := json.NewEncoder(stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(e)
+	}
+	return writeExplanation(stdout, e)
+}
+
+// ask asks a running gateway.
+func (f *explainFlags) ask(ctx context.Context) (*gateway.Explanation, error) {
+	base, err := url.Parse(f.address)
+	if err != nil || base.Host == "" {
+		return nil, fmt.Errorf("%w: --address: %q is no URL such as http://127.0.0.1:9201", errUsage, f.address)
+	}
+	u := base.JoinPath("api/v1/explain")
+	u.RawQuery = url.Values{"series": {f.series}}.Encode()
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --address: %w", errUsage, err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no gateway answers at %s (is it running? --address names another): %w", f.address, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // it was only read
+	const most = 8 << 20
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer of %s: %w", u.Redacted(), err)
+	}
+	return explanationOf(resp.StatusCode, body, f.address)
+}
+
+func explanationOf(status int, body []byte, address string) (*gateway.Explanation, error) {
+	if status == http.StatusBadRequest {
+		var refusal struct {
+			Error string `json:"error"`
+		}
+		if json.Unmarshal(body, &refusal) == nil && refusal.Error != "" {
+			return nil, fmt.Errorf("%w: %s", errUsage, refusal.Error)
+		}
+	}
+	if status != http.StatusOK {
+		const most = 300
+		return nil, fmt.Errorf("%s answers %d: %s", address, status, strings.TrimSpace(string(body[:min(len(body), most)])))
+	}
+	e := &gateway.Explanation{}
+	if err := json.Unmarshal(body, e); err != nil {
+		return nil, fmt.Errorf("%s does not answer like a Sluice: %w", address, err)
+	}
+	return e, nil
+}
+
+// writeExplanation writes a table, and below it why less than everything is sent.
+func writeExplanation(w io.Writer, e *gateway.Explanation) error {
+	fmt.Fprintln(w, e.Series)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "BACKEND\tGETS IT\tCLASS\tRULE\tSENT NOW")
+	var reasons []string
+	for _, r := range e.Routes {
+		gets, class, rule, rate := "no", "-", "-", "-"
+		if r.Takes {
+			gets, rate = "all series", strconv.FormatFloat(r.Rate*100, 'f', 1, 64)+" %"
+		}
+		if r.Selector != "" {
+			gets = r.Selector
+		}
+		if r.Sampling {
+			class, rule = r.Class, r.Rule
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", r.Backend, gets, class, rule, rate)
+		if r.Why != "" {
+			reasons = append(reasons, r.Backend+": "+r.Why)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, reason := range reasons {
+		fmt.Fprintln(w, reason)
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+// Package ha believes one replica at a time of each pair of Prometheus servers that scrape
+// the same targets. The gateways agree through a record per pair in a shared store, which
+// is written by compare-and-swap only, and always before the samples that it speaks of go
+// into a journal. Samples of replicas that are not elected are held back in memory, so
+// that an election leaves no more than one scrape out.
+package ha
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluice-metrics/sluice/internal/series"
+)
+
+// Options is what a Tracker is made of.
+type Options struct {
+	Config Config
+	// Store is shared by all gateways that get replicas of the same pairs. The Tracker
+	// does not close it.
+	Store Store
+	// Append puts a request that was held back into the pipeline: a snappy block without
+	// replica labels, which it owns from then on. An error that is ErrRefused says that it
+	// will never be taken; any other one, that it may be tried again. It is called by Run.
+	Append func(ctx context.Context, v series.Version, body []byte) error
+	Logger *slog.Logger
+	// Registerer takes the metrics. It may be nil in tests.
+	Registerer prometheus.Registerer
+	Now        func() time.Time
+}
+
+// ErrRefused is what Options.Append returns for a request that will never be taken.
+var ErrRefused = errors.New("the request is not acceptable")
+
+// Tracker knows which replicas are elected and elects others. Its methods may be called
+// from several goroutines.
+type Tracker struct {
+	o       Options
+	metrics *metrics
+	buffer  *buffer
+	wake    chan struct{} // that a handover is to be begun
+
+	mu       sync.Mutex
+	clusters map[string]*cluster
+	// failed is when the store did not answer last, zero when it has answered since.
+	failed time.Time
+}
+
+// New returns a Tracker; it starts nothing.
+func New(o Options) (*Tracker, error) {
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	return &Tracker{
+		o:        o,
+		metrics:  m,
+		buffer:   &buffer{limit: int64(o.Config.BufferBytes), metrics: m, count: map[member]int{}},
+		wake:     make(chan struct{}, 1),
+		clusters: map[string]*cluster{},
+	}, nil
+}
+
+const (
+	// storeTimeout bounds each call of the store: requests wait for it.
+	storeTimeout = time.Second
+	// idleAfter is when a cluster that nothing was received of is forgotten.
+	idleAfter = time.Hour
+)
+
+// tick is the time between two looks at the records.
+func (t *Tracker) tick() time.Duration {
+	return min(max(time.Duration(t.o.Config.FailoverTimeout)/20, 50*time.Millisecond), time.Second)
+}
+
+// Run looks at the records, elects a replica where the elected one is silent, and appends
+// what was held back of those that were elected. It ends with ctx; what is held back is
+// lost then.
+func (t *Tracker) Run(ctx context.Context) {
+	var handovers sync.WaitGroup
+	defer handovers.Wait()
+	ticker := time.NewTicker(t.tick())
+	defer ticker.Stop()
+	for {
+		for _, c := range t.list() {
+			if c.begin() {
+				handovers.Go(func() { t.handOver(ctx, c) })
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.wake:
+			continue
+		case <-ticker.C:
+		}
+		t.look(ctx)
+	}
+}
+
+// look is what is done at each tick.
+func (t *Tracker) look(ctx context.Context) {
+	for _, c := range t.list() {
+		if err := t.refresh(ctx, c); err != nil {
+			break // the others would only wait for the same store
+		}
+		if err := t.failOver(ctx, c); err != nil {
+			break
+		}
+	}
+	now := t.o.Now()
+	// Asked before the sweep, which holds the buffer: elsewhere a cluster is locked first.
+	needs := map[string]need{}
+	for _, c := range t.list() {
+		needs[c.name] = c.need(now)
+	}
+	t.buffer.sweep(func(e *entry) (Reason, bool) {
+		n, known := needs[e.key.cluster] // one that is not has come since
+		if !known {
+			return "", false
+		}
+		return n.outdated(e)
+	})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, c := range t.clusters {
+		if c.idle(now) {
+			delete(t.clusters, name)
+			t.metrics.forget(name)
+		}
+	}
+}
+
+func (t *Tracker) list() []*cluster {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]*cluster, 0, len(t.clusters))
+	for _, c := range t.clusters {
+		list = append(list, c)
+	}
+	return list
+}
+
+// cluster returns the state of the named cluster; nil when there are too many.
+func (t *Tracker) cluster(name string, now time.Time) *cluster {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.clusters[name]
+	if c == nil {
+		if len(t.clusters) >= t.o.Config.MaxClusters {
+			return nil
+		}
+		c = newCluster(t, name)
+		t.clusters[name] = c
+	}
+	c.touch(now)
+	return c
+}
+
+// away reports whether the store failed a moment ago, so that asking it again would only
+// take time. The look at each tick finds out when it is back.
+func (t *Tracker) away(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.failed.IsZero() && now.Sub(t.failed) < storeTimeout+3*t.tick()
+}
+
+// asked notes how a call of the store ended.
+func (t *Tracker) asked(err error) {
+	t.mu.Lock()
+	was := !t.failed.IsZero()
+	if err != nil {
+		t.failed = t.o.Now()
+	} else {
+		t.failed = time.Time{}
+	}
+	t.mu.Unlock()
+	switch {
+	case err != nil && !was:
+		t.o.Logger.Warn("The store of HA elections does not answer; no replica can be elected", "elected_replicas", t.o.Config.OnStoreUnavailable, "err", err)
+	case err == nil && was:
+		t.o.Logger.Info("The store of HA elections answers again")
+	}
+}
+
+// errUnavailable is why nothing is known of a record at present.
+var errUnavailable = errors.New("the store of HA elections does not answer")
+
+// read reads a cluster's record. The caller holds the cluster's exchange.
+func (t *Tracker) read(ctx context.Context, c *cluster) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	value, revision, err := t.o.Store.ReadRecord(ctx, recordName(c.name))
+	var r Record
+	if err == nil && revision != 0 {
+		r, err = decodeRecord(value)
+	}
+	t.asked(err)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnavailable, err)
+	}
+	c.learn(r, revision)
+	return nil
+}
+
+// swap writes a cluster's record. The caller holds the cluster's exchange.
+func (t *Tracker) swap(ctx context.Context, c *cluster, next Record) (swapped bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	sent := t.o.Now()
+	revision, swapped, err := t.o.Store.SwapRecord(ctx, recordName(c.name), c.at(), next.encode())
+	t.asked(err)
+	switch {
+	case err != nil:
+		t.metrics.cas.WithLabelValues(casError).Inc()
+		return false, fmt.Errorf("%w: %w", errUnavailable, err)
+	case !swapped:
+		t.metrics.cas.WithLabelValues(casConflict).Inc()
+		return false, nil
+	}
+	t.metrics.cas.WithLabelValues(casSuccess).Inc()
+	c.wrote(next, revision, sent)
+	return true, nil
+}
