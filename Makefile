@@ -26,7 +26,7 @@ LDFLAGS := -s -w -X $(INFO).Version=$(VERSION) -X $(INFO).Revision=$(REVISION) -
 # go test: packages at a time, and the limit of each. The end-to-end tests wait for real
 # programs much of the time; they run alone, so that their time limits mean something.
 TEST_FLAGS ?= -p 2 -timeout 10m
-E2E_FLAGS ?= -timeout 15m
+E2E_FLAGS ?= -timeout 20m -parallel 5
 # With the tag debug, memory that was given back is overwritten, so that a reader that
 # comes too late finds rubbish.
 RACE_FLAGS ?= -race -tags debug -p 2 -timeout 20m
@@ -78,7 +78,7 @@ format: ## Format all Go files.
 
 .PHONY: generate
 generate: ## Write the generated pages, docs/config.md and docs/metrics.md, anew.
-	$(GO) generate ./config
+	$(GO) generate ./config ./dashboards ./alerts
 	SLUICE_WRITE_DOCS=1 $(GO) test ./docs -count=1 -run TestMetricsPage
 
 .PHONY: fuzz

@@ -11,6 +11,10 @@ import (
 	"path/filepath"
 )
 
+// First the addresses of panels in the rules, then what is expected of the rules.
+//go:generate env SLUICE_WRITE_DOCS=1 go test -count=1 -run ^TestPanels$ .
+//go:generate env SLUICE_WRITE_DOCS=1 go test -count=1 -run ^TestUnitTests$ .
+
 //go:embed *.yaml
 var standard embed.FS
 

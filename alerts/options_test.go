@@ -42,7 +42,8 @@ func TestFiles_Fitted(t *testing.T) {
 	require.Equal(t, `max_over_time(sluice_in_journal_age_seconds{region="eu"}[5m]) > 90`, behind.Expr)
 	require.Equal(t, 10*time.Minute, time.Duration(behind.For))
 	require.Equal(t, "https://git.example.org/sluice/docs/runbook.md#sluicebackendbehind", behind.Annotations["runbook_url"])
-	require.True(t, strings.HasPrefix(behind.Annotations["dashboard"], "https://grafana.example.org/d/gate-backends?var-job={{ $labels.job }}&var-instance={{ $labels.pod }}&"), behind.Annotations["dashboard"])
+	require.True(t, strings.HasPrefix(behind.Annotations["dashboard"], "https://grafana.example.org/d/gate-backends?viewPanel="), behind.Annotations["dashboard"])
+	require.Contains(t, behind.Annotations["dashboard"], "&var-job={{ $labels.job }}&var-instance={{ $labels.pod }}&")
 	require.Equal(t, "Backend {{ $labels.backend }} of Sluice {{ $labels.pod }} is behind.", behind.Annotations["summary"])
 
 	require.Equal(t, `up{job=~"gw|gate.*",region="eu"} == 0`, one(t, rules, "GateDown").Expr)

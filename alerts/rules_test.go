@@ -18,7 +18,7 @@ import (
 	"github.com/sluice-metrics/sluice/internal/testutil"
 )
 
-// updateEnv makes TestUnitTests write the files of tests instead of comparing them.
+// updateEnv makes TestUnitTests and TestPanels write files instead of comparing them.
 const updateEnv = "SLUICE_WRITE_DOCS"
 
 const evaluation = 30 * time.Second
@@ -170,14 +170,14 @@ func TestUnitTests(t *testing.T) {
 			}
 			text, err := yaml.Marshal(file)
 			require.NoError(t, err)
-			text = append([]byte("# Written by \"make generate\" from the examples in the Go tests. Do not edit.\n"), text...)
+			text = append([]byte("# Written by \"go generate ./alerts\" from the examples in the Go tests. Do not edit.\n"), text...)
 			path := filepath.Join("tests", f.Name)
 			if os.Getenv(updateEnv) != "" {
 				require.NoError(t, os.WriteFile(path, text, 0o644))
 			}
 			committed, err := os.ReadFile(path)
 			require.NoError(t, err)
-			require.Equal(t, string(text), string(committed), "%s is not what the examples make; run: make generate", path)
+			require.Equal(t, string(text), string(committed), "%s is not what the examples make; run: go generate ./alerts", path)
 			out, err := exec.Command(promtool, "test", "rules", path).CombinedOutput()
 			require.NoError(t, err, "%s", out)
 		})

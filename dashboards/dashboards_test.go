@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -338,7 +338,7 @@ func requireExported(t *testing.T, c *catalogue, where string, tree parser.Expr,
 			have, ok := c.labels[n.Name]
 			require.True(t, ok, "%s: nobody exports %s", where, n.Name)
 			for _, m := range n.LabelMatchers {
-				if m.Name != labels.MetricName {
+				if m.Name != model.MetricNameLabel {
 					require.Contains(t, have, m.Name, "%s: %s has no label %s", where, n.Name, m.Name)
 				}
 			}
@@ -442,6 +442,32 @@ func TestLinks_Resolve(t *testing.T) {
 			require.True(t, uids[m[1]], "%s leads to %s", b.name, m[1])
 		}
 	}
+}
+
+var alertLink = regexp.MustCompile(`/d/([a-z-]+)(\?[^'"]*)?`)
+
+// What alerts link to is there, with the variables that they fill in.
+func TestLinks_OfAlertsResolve(t *testing.T) {
+	variables := map[string]map[string]bool{}
+	for _, b := range files(t, dashboards.DefaultOptions()) {
+		variables[b.UID] = map[string]bool{}
+		for _, v := range b.Templating.List {
+			variables[b.UID][v.Name] = true
+		}
+	}
+	rules, err := alerts.Files(alerts.DefaultOptions())
+	require.NoError(t, err)
+	checked := 0
+	for _, f := range rules {
+		for _, m := range alertLink.FindAllStringSubmatch(string(f.YAML), -1) {
+			require.Contains(t, variables, m[1], f.Name)
+			for _, v := range regexp.MustCompile(`var-([a-z]+)=`).FindAllStringSubmatch(m[0], -1) {
+				require.True(t, variables[m[1]][v[1]], "%s: %s has no variable %s", f.Name, m[1], v[1])
+				checked++
+			}
+		}
+	}
+	require.Positive(t, checked)
 }
 
 // Panels draw the thresholds that the alerts have.

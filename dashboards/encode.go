@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 )
 
 // What Grafana stores, as far as it is used here. Fields are in the order of the files.
@@ -239,5 +238,3 @@ func (p *panel) description() string {
 
 // ref is the name of the query with the number.
 func ref(i int) string { return string(rune('A' + i)) }
-
-func number(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }

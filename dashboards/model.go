@@ -14,17 +14,14 @@ const (
 type unit string
 
 const (
-	none         unit = "none"
-	short        unit = "short" // with K, M, …
-	seconds      unit = "s"
-	sizeBytes    unit = "bytes" // with Ki, Mi, …
-	bytesPerSec  unit = "Bps"
-	share        unit = "percentunit" // 0 to 1
-	perSecond    unit = "cps"
-	requests     unit = "reqps"
-	timestamp    unit = "dateTimeAsIso"   // milliseconds
-	sinceThen    unit = "dateTimeFromNow" // milliseconds
-	booleanState unit = "bool_yes_no"
+	none        unit = "none"
+	short       unit = "short" // with K, M, …
+	seconds     unit = "s"
+	sizeBytes   unit = "bytes" // with Ki, Mi, …
+	bytesPerSec unit = "Bps"
+	share       unit = "percentunit" // 0 to 1
+	perSecond   unit = "cps"
+	requests    unit = "reqps"
 )
 
 // color means one thing on all dashboards; noColor leaves the choice to Grafana, for lines

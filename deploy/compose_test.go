@@ -19,8 +19,9 @@ import (
 	"github.com/sluice-metrics/sluice/exporter/remotewrite"
 )
 
-// composeFile is what is looked at in docker-compose.yml.
+// composeFile is all that is used in docker-compose.yml.
 type composeFile struct {
+	Name     string                    `yaml:"name"`
 	Services map[string]composeService `yaml:"services"`
 	Volumes  map[string]any            `yaml:"volumes"`
 }
@@ -31,7 +32,13 @@ type composeService struct {
 	Command []string `yaml:"command"`
 	Volumes []string `yaml:"volumes"`
 	Ports   []string `yaml:"ports"`
+	Expose  []string `yaml:"expose"` // to the other services alone
 	Grace   string   `yaml:"stop_grace_period"`
+
+	User        string            `yaml:"user"`
+	Restart     string            `yaml:"restart"`
+	Entrypoint  []string          `yaml:"entrypoint"`
+	Environment map[string]string `yaml:"environment"`
 }
 
 const root = ".."
@@ -39,7 +46,7 @@ const root = ".."
 func loadCompose(t *testing.T) composeFile {
 	t.Helper()
 	var c composeFile
-	decode(t, filepath.Join(root, "docker-compose.yml"), &c)
+	require.NoError(t, yaml.Load([]byte(read(t, "docker-compose.yml")), &c, yaml.WithKnownFields()), "a key that nobody checks")
 	require.NotEmpty(t, c.Services)
 	return c
 }
@@ -54,6 +61,10 @@ func decode(t *testing.T, path string, into any) {
 // fixedTag matches an image whose tag names one version.
 var fixedTag = regexp.MustCompile(`^[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*$`)
 
+// fixedPostgres is fixedTag for PostgreSQL, whose versions are two numbers, with the
+// system that its data depends on.
+var fixedPostgres = regexp.MustCompile(`^postgres:\d+\.\d+-[a-z]+$`)
+
 func TestImagesAreFixed(t *testing.T) {
 	for name, s := range loadCompose(t).Services {
 		if s.Build != "" {
@@ -61,7 +72,11 @@ func TestImagesAreFixed(t *testing.T) {
 			require.NotContains(t, s.Image, "latest", name)
 			continue
 		}
-		require.Regexp(t, fixedTag, s.Image, name)
+		tag := fixedTag
+		if strings.HasPrefix(s.Image, "postgres:") {
+			tag = fixedPostgres
+		}
+		require.Regexp(t, tag, s.Image, name)
 	}
 	from := regexp.MustCompile(`(?m)^FROM (\S+)`).FindAllStringSubmatch(read(t, "Dockerfile"), -1)
 	require.NotEmpty(t, from)
@@ -84,7 +99,8 @@ func TestMountsExist(t *testing.T) {
 				named[source] = true
 				continue
 			}
-			require.FileExists(t, filepath.Join(root, source), name)
+			_, err := os.Stat(filepath.Join(root, source))
+			require.NoError(t, err, name)
 			require.True(t, strings.HasSuffix(target, ":ro"), "%s: %s is not mounted read-only", name, v)
 		}
 	}
@@ -112,7 +128,7 @@ func TestConfigFlagsNameMountedFiles(t *testing.T) {
 
 func TestPortsAreOnTheLoopback(t *testing.T) {
 	for name, s := range loadCompose(t).Services {
-		require.NotEmpty(t, s.Ports, name)
+		require.NotEmpty(t, slices.Concat(s.Ports, s.Expose), name)
 		for _, p := range s.Ports {
 			require.True(t, strings.HasPrefix(p, "127.0.0.1:"), "%s publishes %s to everybody, without a password", name, p)
 		}
@@ -132,6 +148,12 @@ func TestSluiceConfiguration(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[string]int{"remote_write": 2, "tsdb": 1}, kinds)
+
+	require.NotNil(t, c.AdaptiveSampling)
+	for i := range c.Backends {
+		require.Positive(t, c.Backends[i].OutOfOrderWindow(), "%s: nothing can be given back", c.Backends[i].Name)
+	}
+	requireServices(t, services, read(t, "deploy/compose/sluice.yaml"))
 
 	grace, err := time.ParseDuration(services["sluice"].Grace)
 	require.NoError(t, err)
@@ -205,7 +227,46 @@ func requireService(t *testing.T, services map[string]composeService, address st
 	require.NoError(t, err)
 	s, ok := services[u.Hostname()]
 	require.True(t, ok, "%s: no service of this name", address)
-	require.True(t, slices.ContainsFunc(s.Ports, func(p string) bool { return strings.HasSuffix(p, ":"+u.Port()) }), "%s: not a port of %v", address, s.Ports)
+	require.True(t, slices.Contains(s.Expose, u.Port()) || slices.ContainsFunc(s.Ports, func(p string) bool { return strings.HasSuffix(p, ":"+u.Port()) }), "%s: not a port of %v", address, s.Ports)
+}
+
+// requireServices requires the same of the databases in Sluice's configuration.
+func requireServices(t *testing.T, services map[string]composeService, text string) {
+	t.Helper()
+	type targets struct {
+		Targets []struct {
+			DSN string `yaml:"dsn"`
+		} `yaml:"targets"`
+	}
+	var f struct {
+		Clusters []map[string]yaml.Node `yaml:"clusters"`
+		Lease    struct {
+			Etcd struct {
+				Endpoints []string `yaml:"endpoints"`
+			} `yaml:"etcd"`
+		} `yaml:"lease"`
+	}
+	require.NoError(t, yaml.Load([]byte(text), &f))
+	kinds := map[string]int{}
+	for _, cluster := range f.Clusters {
+		for key, node := range cluster {
+			if key == "name" {
+				continue
+			}
+			var list targets
+			require.NoError(t, node.Decode(&list), key)
+			require.NotEmpty(t, list.Targets, key)
+			for _, target := range list.Targets {
+				requireService(t, services, target.DSN)
+				kinds[key]++
+			}
+		}
+	}
+	require.Equal(t, map[string]int{"postgres": 2, "redis": 1, "etcd": 1}, kinds)
+	require.NotEmpty(t, f.Lease.Etcd.Endpoints)
+	for _, e := range f.Lease.Etcd.Endpoints {
+		requireService(t, services, "http://"+e)
+	}
 }
 
 func read(t *testing.T, name string) string {

@@ -79,7 +79,7 @@ func TestImage(t *testing.T) {
 
 	// What the build copies must not be kept out of it.
 	for line := range strings.Lines(read(t, ".dockerignore")) {
-		for _, needed := range []string{"cmd", "config", "exporter", "internal", "journal", "receiver", "router", "web", "go.mod", "go.sum", "Makefile", "LICENSE"} {
+		for _, needed := range []string{"alerts", "cmd", "config", "dashboards", "exporter", "ha", "internal", "journal", "lock", "probe", "receiver", "router", "sampler", "web", "go.mod", "go.sum", "Makefile", "LICENSE"} {
 			require.NotEqual(t, needed, strings.Trim(strings.TrimSpace(line), "/"))
 		}
 	}

@@ -74,6 +74,7 @@ type running struct {
 func startGateway(t *testing.T) *running {
 	t.Helper()
 	sink := testutil.StartSink(t, testutil.SinkOptions{})
+	certFile, keyFile := certificate(t)
 	c, err := config.Parse("test.yaml", fmt.Appendf(nil, `
 shutdown_timeout: 100ms
 backends:
@@ -82,8 +83,8 @@ backends:
   - name: remote
     max_backlog: {bytes: 1MiB, age: 2s}
     adaptive_sampling: {base_rate: 0.5, backfill: true}
-    remote_write: {url: %q, max_backoff: 100ms}
-`, sink.URL()))
+    remote_write: {url: %q, max_backoff: 100ms, tls_config: {cert_file: %q, key_file: %q}}
+`, sink.URL(), certFile, keyFile))
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -92,6 +93,7 @@ backends:
 		StoragePath: filepath.Join(t.TempDir(), "data"),
 		Listener:    listener,
 		Serve:       func(l net.Listener, s *http.Server) error { return s.Serve(l) },
+		Certificate: func() ([]byte, error) { return os.ReadFile(certFile) },
 		Logger:      slog.New(slog.DiscardHandler),
 		Now:         time.Now,
 	})
@@ -137,11 +139,10 @@ func (r *running) exerciseEverything(t *testing.T) {
 	})
 	refused := load.Keys()[0]
 	r.sink.Behave(testutil.Fault{Refuse: func(key string) bool { return key == refused }, Message: "refused by the test"})
-	r.await(t, "sluice_delivered_total", "sluice_rejected_total", "sluice_dead_letters_total", "sluice_lane_divisions_total", "sluice_lane_commits_total")
+	r.await(t, "sluice_delivered_total", "sluice_rejected_total", "sluice_dead_letters_total", "sluice_lane_divisions_total", "sluice_lane_commits_total", "remote_write_samples_kept_total")
 	r.sink.Behave(testutil.Fault{Status: http.StatusServiceUnavailable})
 	r.await(t, "sluice_given_up_total")
 	load.Stop(t, 10*time.Second)
-	r.await(t, "remote_write_samples_kept_total")
 }
 
 // await waits until every one of the counters has counted for the remote backend.

@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"path/filepath"
 	"regexp"
@@ -13,12 +14,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sluice-metrics/sluice/ha"
 	"github.com/sluice-metrics/sluice/internal/testutil"
 	"github.com/sluice-metrics/sluice/lock"
 	"github.com/sluice-metrics/sluice/probe"
@@ -63,7 +66,7 @@ var sections = []struct {
 	{"Receiver", []string{"sluice_receiver_"}},
 	{"Journal", []string{"sluice_journal_"}},
 	{"Series and metadata", []string{"sluice_series", "sluice_metadata_"}},
-	{"Program and configuration", []string{"sluice_build_info", "sluice_config_"}},
+	{"Program and configuration", []string{"sluice_build_info", "sluice_config_", "sluice_server_"}},
 }
 
 // foreign are the beginnings of names of dependencies.
@@ -106,6 +109,9 @@ func describedTables() string {
 	}{
 		{"Databases", func(r prometheus.Registerer) { probe.NewMetrics(r, func() []*probe.Cluster { return nil }) }},
 		{"Leases", func(r prometheus.Registerer) { _, _ = lock.NewMetrics(r) }},
+		{"HA pairs", func(r prometheus.Registerer) {
+			_, _ = ha.New(ha.Options{Config: ha.DefaultConfig(), Store: ha.NewMemory(), Registerer: r, Logger: slog.New(slog.DiscardHandler), Now: time.Now})
+		}},
 	} {
 		fmt.Fprintf(&b, "\n## %s\n\n| metric | labels | meaning |\n| --- | --- | --- |\n", s.title)
 		r := &recorder{}
@@ -120,7 +126,7 @@ func describedTables() string {
 // recorder is a Registerer that notes what is registered.
 type recorder struct{ lines []string }
 
-var described = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*)", constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
+var described = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*)", (?:unit: ".*", )?constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
 
 func (r *recorder) Register(c prometheus.Collector) error {
 	ch := make(chan *prometheus.Desc)

@@ -213,7 +213,7 @@ func (w *haWorld) requireSound(t *testing.T, begin time.Time) {
 	}
 	for i, s := range w.gateways {
 		for _, b := range []string{"sink", "store"} {
-			require.Zero(t, value(t, s, "sluice_rejected_total", "backend", b), "gateway %d, %s", i, b)
+			require.Zero(t, s.Metrics(t).Get("sluice_rejected_total", "backend", b), "gateway %d, %s", i, b)
 		}
 		require.Zero(t, value(t, s, "ha_buffer_overflow_total"))
 		requireSettled(t, s, "sink", "store")

@@ -119,6 +119,9 @@ func (t *Tracker) claim(ctx context.Context, c *cluster, replica string, upTo in
 	defer c.release()
 	const tries = 4 // others write the record too
 	for range tries {
+		if t.away(t.o.Now()) { // as who had the exchange before has found out
+			return c.without(replica, upTo, errUnavailable)
+		}
 		if cl, done, err := c.covered(replica, upTo); done {
 			return cl, err
 		}
@@ -157,8 +160,9 @@ func (c *cluster) covered(replica string, upTo int64) (cl *claim, done bool, err
 		c.want = max(c.want, upTo)
 		return nil, false, nil
 	}
-	// Others count the silence from when they saw this gateway's write.
-	until := c.wroteAt.Add(c.agreedPatience() * 19 / 20)
+	// Others count the silence from when they saw this gateway's write, and wait for what
+	// it said at least.
+	until := c.wroteAt.Add(time.Duration(c.record.PatienceMs) * time.Millisecond * 19 / 20)
 	switch {
 	case c.failing && now.Before(until):
 	case c.failing && !c.mayRepeat(now):

@@ -46,6 +46,7 @@ type split struct {
 	of    []int // per series: 1 + index into parts; 0 is none
 	parts []part
 	roles []role // V2: per symbol
+	kept  []byte // V2: references of the series at hand
 }
 
 // role is what a symbol is when it stands for the name of a label.
@@ -318,34 +319,43 @@ func (sp *split) appendStripped(dst []byte, i int, number protowire.Number, labe
 // appendLabels appends the label fields of a V1 series without the replica label, and, of
 // one whose labels do not stand together, all other fields.
 func (sp *split) appendLabels(dst []byte, i int) []byte {
-	known := sp.parts[sp.of[i]-1].replicaField
-	for run := sp.labelFields(i); len(run) > 0; {
+	all := sp.labelFields(i)
+	from := 0 // what is not appended yet
+	for run := all; len(run) > 0; {
+		at := len(all) - len(run)
 		var field []byte
 		field, run = nextField(run)
-		if bytes.Equal(field, known) {
-			continue
+		if sp.isReplica(field) {
+			dst = append(dst, all[from:at]...)
+			from = at + len(field)
 		}
-		// Only one of the same length or of an odd spelling can be it.
-		if name, _ := label(field); bytes.Equal(name, sp.replica) {
-			continue
-		}
-		dst = append(dst, field...)
 	}
-	return dst
+	return append(dst, all[from:]...)
+}
+
+// isReplica reports whether a V1 label field is the replica label. Labels are mostly
+// spelled with their name first and short lengths.
+func (sp *split) isReplica(field []byte) bool {
+	if len(field) > 4 && field[0] == labelsField<<3|byte(protowire.BytesType) && field[1] < 0x80 && field[2] == nameField<<3|byte(protowire.BytesType) && field[3] < 0x80 {
+		n := 4 + int(field[3])
+		return n <= len(field) && string(field[4:n]) == string(sp.replica)
+	}
+	name, _ := label(field)
+	return bytes.Equal(name, sp.replica)
 }
 
 // appendRefs appends the references of a V2 series without the pair of the replica label
 // as one field, and, of one whose references do not stand together, all other fields.
 func (sp *split) appendRefs(dst []byte, i int) []byte {
-	all := sp.refs(i)
-	kept := make([]byte, 0, len(all))
-	for refs := all; len(refs) > 0; {
+	kept := sp.kept[:0]
+	for refs := sp.refs(i); len(refs) > 0; {
 		pair, rest := nextPair(refs)
 		if sp.roles[pair[0]]&roleReplica == 0 {
 			kept = append(kept, refs[:len(refs)-len(rest)]...)
 		}
 		refs = rest
 	}
+	sp.kept = kept
 	dst = protowire.AppendTag(dst, labelsField, protowire.BytesType)
 	dst = protowire.AppendBytes(dst, kept)
 	if sp.m.Series[i].Flags&remotewrite.FlagSplitLabels == 0 {

@@ -228,7 +228,7 @@ func TestLater_LeavesOutWhatIsNotNewer(t *testing.T) {
 	}
 }
 
-// FuzzAdmit holds what goes on to what came in: no series is lost or made up, and none of
+// FuzzSplit holds what goes on to what came in: no series is lost or made up, and none of
 // a cluster keeps its replica label.
 func FuzzSplit(f *testing.F) {
 	f.Add(requestV1(f, row{labels: []string{"__name__", "up", "__replica__", "a", "cluster", "x"}, samples: []int64{1}}), false)

@@ -77,6 +77,8 @@ type setup struct {
 	series   int
 	// wrap stands between the ingester and the journal.
 	wrap func(receiver.Journal) receiver.Journal
+	// pairs judges samples of HA pairs.
+	pairs receiver.Pairs
 }
 
 func newGate(t testing.TB, change ...func(*setup)) *gate {
@@ -114,7 +116,7 @@ func newGate(t testing.TB, change ...func(*setup)) *gate {
 	m := receiver.NewMetrics(g.registry)
 	now := func() time.Time { return start }
 	g.ingester = receiver.NewIngester(receiver.IngestOptions{
-		Config: s.receiver, Resolver: g.router, Journal: j, Metadata: g.metadata, Metrics: m, Now: now,
+		Config: s.receiver, Resolver: g.router, Journal: j, Metadata: g.metadata, Pairs: s.pairs, Metrics: m, Now: now,
 		Appended: func(b *series.Batch) {
 			g.mu.Lock()
 			defer g.mu.Unlock()

@@ -7,12 +7,9 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/sluice-metrics/sluice/internal/series"
 )
 
 // Options is what a Site shows and does.
@@ -32,20 +29,6 @@ type Options struct {
 	// Events are the last lines of the log.
 	Events *Events
 	Logger *slog.Logger
-
-	// Backends stands in for Status where that is nil.
-	Backends func() []Backend
-}
-
-// Backend is what Options.Backends says of one backend.
-type Backend struct {
-	Name, Kind, State string
-	Delivered         series.Counts
-	Rejected, GivenUp uint64 // samples and histograms
-	InJournal         series.Counts
-	Batches           int64
-	Age               time.Duration
-	Queries           bool // it answers PromQL
 }
 
 // Site is the whole of what the gateway serves: the admin pages, and the routes that were
@@ -64,9 +47,6 @@ type Site struct {
 func New(o Options) *Site {
 	if o.Events == nil {
 		o.Events = NewEvents()
-	}
-	if o.Status == nil {
-		o.Status = o.standIn
 	}
 	s := &Site{o: o, admin: http.NewServeMux(), watch: newWatch(o.Status, o.Events), stream: newStream()}
 	s.admin.HandleFunc("GET /{$}", s.page)
@@ -138,16 +118,4 @@ func (s *Site) reload(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	_, _ = w.Write([]byte("Reloaded.\n"))
-}
-
-// standIn is the Status where there are only Backends.
-func (o Options) standIn() Status {
-	st := Status{At: time.Now(), NotReady: o.Ready()}
-	for _, b := range o.Backends() {
-		st.Lanes = append(st.Lanes, Lane{
-			Name: b.Name, Kind: b.Kind, State: b.State, Queries: b.Queries, Delivered: b.Delivered, InJournal: b.InJournal,
-			Rejected: b.Rejected, GivenUp: b.GivenUp, Batches: b.Batches, LagSeconds: b.Age.Seconds(),
-		})
-	}
-	return st
 }

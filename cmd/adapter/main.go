@@ -77,12 +77,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	add := func(cmd *kingpin.CmdClause, do func(stdout, stderr io.Writer) int) { commands[cmd.FullCommand()] = do }
 	add(ledgerCommand(app, &f.storagePath))
+	add(explainCommand(app))
 	add(classesCommand(app, &f.configFile))
 	add(fidelityCommand(app))
 	add(replayCommand(app))
 	add(probeCommand(app, &f.configFile))
 	add(lockbenchCommand(app))
 	add(mixinCommand(app))
+	add(demoCommand(app, &f))
 
 	cmd, err := app.Parse(args)
 	if help(args) {

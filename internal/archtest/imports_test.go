@@ -27,16 +27,18 @@ const vocabulary = " internal/series internal/remotewrite internal/bytesize inte
 // rules go from the top down. The first that matches a package holds for it. Some are for
 // packages that are planned, see docs/design.md.
 var rules = []rule{
-	{"cmd/*", "internal/gateway config internal/nearest internal/fidelity internal/incident internal/lockbench probe sampler"},
+	{"cmd/*", "internal/gateway internal/demo config internal/nearest internal/fidelity internal/incident internal/lockbench probe sampler alerts dashboards"},
 	// The gateway puts everything together, but the kinds of backends: config opens
 	// them, the gateway knows them by their interfaces.
-	{"internal/gateway", vocabulary + "config exporter journal journal/* journal/*/vfs lock probe receiver receiver/* router sampler sampler/* web internal/ownmetrics internal/thinning"},
+	{"internal/gateway", vocabulary + "config exporter ha journal journal/* journal/*/vfs lock probe receiver receiver/* router sampler sampler/* web internal/ownmetrics internal/thinning"},
+	// A gateway, and another one as a backend that can be slowed down.
+	{"internal/demo", "config internal/gateway internal/ownmetrics"},
 	// config composes the Config types of the packages and lists the kinds.
-	{"config", vocabulary + "exporter exporter/* journal/* lock lock/* probe probe/* receiver router sampler internal/strictyaml"},
+	{"config", vocabulary + "exporter exporter/* ha journal/* lock lock/* probe probe/* receiver router sampler internal/strictyaml"},
 	{"config/gendocs", "config internal/strictyaml internal/bytesize"},
 
 	// The stages: none knows config, another stage, or a kind of backend.
-	{"receiver router sampler", vocabulary},
+	{"receiver router sampler ha", vocabulary},
 	{"receiver/*", vocabulary + "receiver"},
 	{"sampler/control", "internal/fielderror"},
 	{"sampler/ledger", "internal/series journal journal/disk/vfs"},

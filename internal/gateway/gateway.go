@@ -77,6 +77,7 @@ type Gateway struct {
 	pairs    *pairs // nil where there are no HA pairs
 	ledgers  *ledger.Metrics
 
+	page  *page
 	site  *web.Site
 	ready readiness
 
@@ -91,8 +92,10 @@ type Gateway struct {
 // New opens the journal and builds everything that does not need a backend. It starts
 // nothing; after New without an error, Run has to be called.
 func New(o Options) (*Gateway, error) {
+	page := newPage(&o)
 	g := &Gateway{
 		o:        o,
+		page:     page,
 		registry: prometheus.NewRegistry(),
 		config:   o.Config,
 		orphans:  map[string]time.Time{},
@@ -154,14 +157,7 @@ func New(o Options) (*Gateway, error) {
 		Now:      o.Now,
 	})
 	g.ready.set("starting")
-	g.site = web.New(web.Options{
-		Gatherer: gatherer{g},
-		Ready:    g.ready.get,
-		Reload:   g.Reload,
-		Config:   g.configText,
-		Backends: g.backendStates,
-		Logger:   o.Logger.With("component", "web"),
-	})
+	g.site = page.site(g)
 	return g, nil
 }
 
@@ -240,6 +236,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 func (g *Gateway) runTasks(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Go(func() { g.keepSeries(ctx) })
 	wg.Go(func() { g.keepOrphans(ctx) })
+	wg.Go(func() { g.site.Run(ctx) })
 	wg.Go(func() { g.pairs.run(ctx) })
 	if g.config.OwnMetrics == nil {
 		return
@@ -269,6 +266,7 @@ func (g *Gateway) writeOwn(ctx context.Context, body []byte) error {
 // appended enters a batch into the books of every backend that takes some of it. The
 // ingester calls it while the list of backends cannot change.
 func (g *Gateway) appended(b *series.Batch) {
+	g.page.took(b.Counts)
 	for i, l := range *g.lines.Load() {
 		c := b.Counts
 		if b.Routed != nil {

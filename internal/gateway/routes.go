@@ -2,12 +2,10 @@ package gateway
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/sluice-metrics/sluice/probe"
 	"github.com/sluice-metrics/sluice/receiver"
 	"github.com/sluice-metrics/sluice/receiver/otlp"
-	"github.com/sluice-metrics/sluice/web"
 )
 
 // querier is a backend that answers queries.
@@ -46,29 +44,4 @@ func (g *Gateway) routes() *http.ServeMux {
 		}
 	}
 	return mux
-}
-
-// backendStates is what the page shows of the backends.
-func (g *Gateway) backendStates() []web.Backend {
-	var list []web.Backend
-	for _, l := range *g.lines.Load() {
-		lane := l.lane()
-		b := lane.Balance()
-		s := web.Backend{
-			Name:      l.config.Name,
-			Kind:      l.config.Kind(),
-			State:     lane.State(),
-			Delivered: b.Totals.Delivered,
-			Rejected:  lost(b.Totals.Rejected),
-			GivenUp:   lost(b.Totals.GivenUp),
-			InJournal: b.InJournal,
-			Batches:   b.Batches,
-		}
-		if !b.Oldest.IsZero() {
-			s.Age = g.o.Now().Sub(b.Oldest).Round(time.Millisecond)
-		}
-		_, s.Queries = l.backend.(querier)
-		list = append(list, s)
-	}
-	return list
 }

@@ -208,7 +208,11 @@ func (e *Entry) missing(from, to Time) (Missing, bool) {
 		m.MinRate, m.MaxRate = min(m.MinRate, step.Rate), max(m.MaxRate, step.Rate)
 		m.Tally.Add(step.Tally)
 	}
-	m.Outstanding = m.Tally.Outstanding()
+	if e.State != StateGivenBack {
+		// Of a stretch that is given back nothing is outstanding, to whichever of its steps
+		// the samples that came back were counted.
+		m.Outstanding = m.Tally.Outstanding()
+	}
 	m.GivenUp = less(m.Outstanding, less(m.Outstanding, e.GivenUp))
 	return m, found
 }
