@@ -126,7 +126,7 @@ func describedTables() string {
 // recorder is a Registerer that notes what is registered.
 type recorder struct{ lines []string }
 
-var described = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*)", (?:unit: ".*", )?constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
+var described = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*?)", (?:unit: ".*", )?constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
 
 func (r *recorder) Register(c prometheus.Collector) error {
 	ch := make(chan *prometheus.Desc)
