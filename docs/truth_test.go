@@ -14,7 +14,7 @@ import (
 
 // pages are the documents that people write, from this folder.
 func pages() []string {
-	return []string{"../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md", "../bench/README.md", "design.md"}
+	return []string{"../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md", "../bench/README.md", "design.md", "sampling.md", "lag.md", "locks.md", "ha.md", "dashboards.md", "runbook.md", "fidelity.md"}
 }
 
 func page(t *testing.T, path string) string {

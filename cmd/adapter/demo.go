@@ -20,14 +20,13 @@ import (
 // demoFlags is what demo has to know of the flags of the program beside their values.
 type demoFlags struct {
 	*flags
-	storageGiven, logGiven bool
+	logGiven bool
 }
 
 // demoCommand adds the command "demo". run is called when it was picked and returns the
 // exit code.
 func demoCommand(app *kingpin.Application, f *flags) (cmd *kingpin.CmdClause, run func(stdout, stderr io.Writer) int) {
 	d := &demoFlags{flags: f}
-	app.GetFlag("storage.path").IsSetByUser(&d.storageGiven)
 	app.GetFlag("log.level").IsSetByUser(&d.logGiven)
 	cmd = app.Command("demo", "Show what Sluice does, without anything else: it makes a load, and slows one of its two backends down and lets it recover, every two minutes. "+
 		"Data is in a temporary directory, unless --storage.path names one.")

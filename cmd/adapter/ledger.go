@@ -23,9 +23,8 @@ import (
 
 // ledgerFlags are what the command line of sluice ledger says.
 type ledgerFlags struct {
+	*flags
 	address string
-	offline bool    // --storage.path was given
-	storage *string // its value
 	backend string
 	from    string
 	to      string
@@ -36,10 +35,9 @@ type ledgerFlags struct {
 const askTimeout = 30 * time.Second
 
 // ledgerCommand adds the command "ledger". run is called when it was picked and returns
-// the exit code. storage is the value of --storage.path.
-func ledgerCommand(app *kingpin.Application, storage *string) (cmd *kingpin.CmdClause, run func(stdout, stderr io.Writer) int) {
-	f := &ledgerFlags{storage: storage}
-	app.GetFlag("storage.path").IsSetByUser(&f.offline)
+// the exit code. all are the flags of the program.
+func ledgerCommand(app *kingpin.Application, all *flags) (cmd *kingpin.CmdClause, run func(stdout, stderr io.Writer) int) {
+	f := &ledgerFlags{flags: all}
 	cmd = app.Command("ledger", "Tell what backends lack of the samples between two times, and what becomes of it. Asks a running gateway or, with --storage.path, reads its files.")
 	cmd.Flag("address", "URL of the gateway.").Default("http://127.0.0.1:9201").StringVar(&f.address)
 	cmd.Flag("backend", "Name of the backend. Default: all.").StringVar(&f.backend)
@@ -75,8 +73,8 @@ func (f *ledgerFlags) tell(ctx context.Context, stdout io.Writer) error {
 		return fmt.Errorf("%w: --to is before --from", errUsage)
 	}
 	var accounts []gateway.Account
-	if f.offline {
-		accounts, err = gateway.ReadAccounts(*f.storage, f.backend, from, to)
+	if f.storageGiven {
+		accounts, err = gateway.ReadAccounts(f.storagePath, f.backend, from, to)
 	} else {
 		accounts, err = f.ask(ctx, from, to)
 	}

@@ -46,6 +46,7 @@ type flags struct {
 	listenAddress string
 	webConfigFile string
 	storagePath   string
+	storageGiven  bool // --storage.path is on the command line
 	log           promslog.Config
 }
 
@@ -60,7 +61,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	app.Flag("config.file", "Configuration file. Without one, Sluice keeps everything in an embedded store and writes its own metrics into it.").Default("").StringVar(&f.configFile)
 	app.Flag("web.listen-address", "Address to serve remote write, queries, metrics and the status page on.").Default("127.0.0.1:9201").StringVar(&f.listenAddress)
 	app.Flag("web.config.file", "File that enables TLS or authentication, as for Prometheus and its exporters.").Default("").StringVar(&f.webConfigFile)
-	app.Flag("storage.path", "Directory of the journal, of embedded stores and of dead letters.").Default("data").StringVar(&f.storagePath)
+	app.Flag("storage.path", "Directory of the journal, of embedded stores and of dead letters.").Default("data").IsSetByUser(&f.storageGiven).StringVar(&f.storagePath)
 	promslogflag.AddFlags(app, &f.log)
 
 	serve := app.Command("run", "Run the gateway. The default.").Default()
@@ -76,7 +77,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		check.FullCommand(): func(stdout, stderr io.Writer) int { return checkConfig(f, stdout, stderr) },
 	}
 	add := func(cmd *kingpin.CmdClause, do func(stdout, stderr io.Writer) int) { commands[cmd.FullCommand()] = do }
-	add(ledgerCommand(app, &f.storagePath))
+	add(ledgerCommand(app, &f))
 	add(explainCommand(app))
 	add(classesCommand(app, &f.configFile))
 	add(fidelityCommand(app))
@@ -154,6 +155,7 @@ const gcPercent = 50
 
 func serveGateway(f flags) error {
 	logger := promslog.New(&f.log)
+	quietLibraries(logger)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
