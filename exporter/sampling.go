@@ -84,7 +84,7 @@ const freshBackoff = 2 * time.Second
 
 // freshen goes to the present where the backend is back after a long outage, and leaves
 // what lies between to be given back. The present is what came in since the backend may
-// have been back.
+// have been back: for as long as the longest pause, and what an attempt takes.
 func (l *Lane) freshen() {
 	if l.o.Sampling == nil {
 		return
@@ -93,7 +93,7 @@ func (l *Lane) freshen() {
 	if outage := l.pace.watch.takeOutage(); limit <= 0 || outage < limit {
 		return
 	}
-	from, to := l.o.Cursor.Read(), l.o.Cursor.PositionAt(0, l.o.Now().Add(-freshBackoff))
+	from, to := l.o.Cursor.Read(), l.o.Cursor.PositionAt(0, l.o.Now().Add(-2*freshBackoff))
 	if !from.Before(to) {
 		return
 	}

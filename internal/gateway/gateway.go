@@ -222,6 +222,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	stopJournal()
 	<-journalDone
 	err = errors.Join(err, g.journal.Close())
+	if lerr := g.leaders.close(); lerr != nil {
+		g.o.Logger.Warn("Closing the leases", "err", lerr)
+	}
 	ending, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if serr := server.Shutdown(ending); serr != nil {

@@ -27,6 +27,9 @@ import (
 // stopped.
 const stopGrace = 5 * time.Second
 
+// reconnectEvery is how often a lane that cannot be started is tried again.
+const reconnectEvery = 10 * time.Second
+
 // line is one backend in operation: the backend, and the connection of the journal to it.
 type line struct {
 	config   *config.Backend
@@ -103,7 +106,7 @@ func (g *Gateway) connect(l *line) error {
 		Metrics:     exporter.NewMetrics(c.registry),
 		Logger:      l.logger,
 		Now:         g.o.Now,
-		Durable:     g.config.Journal.Durability == disk.DurabilityFsync,
+		Durable:     g.o.Config.Journal.Durability == disk.DurabilityFsync,
 		StopGrace:   stopGrace,
 	})
 	c.registry.MustRegister(c.lane)
@@ -134,9 +137,15 @@ func (g *Gateway) run(l *line) {
 				return
 			case <-time.After(time.Second):
 			}
-			if err := g.reconnect(l); err != nil {
-				l.logger.Error("The lane cannot be started again; this backend gets nothing until a reload or restart", "err", err)
-				return
+			for {
+				err := g.reconnect(l)
+				if err == nil {
+					break
+				}
+				l.logger.Error("The lane cannot be started again; it is tried again", "err", err)
+				if wait(ctx, reconnectEvery); ctx.Err() != nil {
+					return
+				}
 			}
 		}
 	}()
@@ -150,7 +159,7 @@ func (g *Gateway) reconnect(l *line) error {
 		if err := g.connect(l); err != nil {
 			return err
 		}
-		l.lane().SetBacklog(backlog(l.config.MaxBacklog, len(*g.lines.Load()), &g.config.Journal))
+		l.lane().SetBacklog(backlog(l.config.MaxBacklog, len(*g.lines.Load()), &g.o.Config.Journal))
 		return nil
 	})
 }
@@ -213,7 +222,7 @@ func (g *Gateway) switchTo(lines, fresh []*line) error {
 			return errors.Join(err, g.list(*g.lines.Load()))
 		}
 		for _, l := range lines {
-			l.lane().SetBacklog(backlog(l.config.MaxBacklog, len(lines), &g.config.Journal))
+			l.lane().SetBacklog(backlog(l.config.MaxBacklog, len(lines), &g.o.Config.Journal))
 		}
 		g.lines.Store(&lines)
 		return nil
@@ -298,6 +307,7 @@ func (g *Gateway) reload() error {
 	if err := g.switchTo(p.lines, p.fresh); err != nil {
 		return errors.Join(fmt.Errorf("the new backends cannot be connected: %w", err), g.fallBack(p))
 	}
+	g.site.SetRoutes(g.routes()) // before what they lead to is closed
 	for _, l := range p.retired {
 		if err := l.close(); err != nil {
 			l.logger.Error("Closing a backend that was removed or replaced", "err", err)
@@ -306,7 +316,6 @@ func (g *Gateway) reload() error {
 	g.watch(clusters, freshClusters)
 	g.config = next
 	g.noteOrphans()
-	g.site.SetRoutes(g.routes())
 	return nil
 }
 
@@ -325,6 +334,7 @@ func needsRestart(old, next *config.Config) error {
 	check("lease", old.Lease, next.Lease)
 	check("ha", old.HA, next.HA)
 	check("tracing", old.Tracing, next.Tracing)
+	check("compat", old.Compat, next.Compat)
 	return errors.Join(errs...)
 }
 
@@ -393,6 +403,7 @@ func (g *Gateway) fallBack(p *plan) error {
 		if c := l.connected.Load(); c != nil {
 			_ = c.cursor.Close() // it was not read; there is nothing to lose
 		}
+		_ = l.closeLedger()
 	}
 	err := g.switchTo(*g.lines.Load(), p.halted)
 	return errors.Join(err, closeBackends(p.opened))

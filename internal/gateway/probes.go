@@ -56,13 +56,14 @@ func (g *Gateway) watch(list, fresh []*watched) {
 	old := *g.watching.Load()
 	for _, w := range old {
 		if !slices.Contains(list, w) {
-			w.stop()
+			w.cancel()
+			defer func() { <-w.done }()
 		}
 	}
-	g.watching.Store(&list)
 	for _, w := range fresh {
 		g.startWatched(g.probing, w)
 	}
+	g.watching.Store(&list)
 }
 
 func (g *Gateway) newWatched(c *config.Cluster) (*watched, error) {
@@ -107,11 +108,6 @@ func (g *Gateway) startWatched(ctx context.Context, w *watched) {
 		}
 		wg.Wait()
 	}()
-}
-
-func (w *watched) stop() {
-	w.cancel()
-	<-w.done
 }
 
 // clusters are those that are probed at present.
@@ -261,16 +257,15 @@ func (l *leaders) close() error {
 	return errors.Join(l.locker.Close(), l.ended(ending))
 }
 
-// unwatch stops probing.
+// unwatch stops probing. No reload may be under way.
 func (g *Gateway) unwatch() {
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
 	for _, w := range *g.watching.Load() {
 		w.cancel()
 	}
 	for _, w := range *g.watching.Load() {
 		<-w.done
-	}
-	if err := g.leaders.close(); err != nil {
-		g.o.Logger.Warn("Closing the leases", "err", err)
 	}
 }
 

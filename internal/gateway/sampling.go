@@ -105,7 +105,7 @@ func (g *Gateway) openLedger(l *line, cursor journal.Cursor, backfill bool) (err
 			Dir:      ledgerDir(g.o.StoragePath),
 			Backend:  l.config.Name,
 			FS:       vfs.OS{},
-			Sync:     g.config.Journal.Durability == disk.DurabilityFsync,
+			Sync:     g.o.Config.Journal.Durability == disk.DurabilityFsync,
 			Backfill: backfill,
 			Logger:   l.logger,
 			Now:      g.o.Now,
@@ -126,11 +126,11 @@ func (g *Gateway) openLedger(l *line, cursor journal.Cursor, backfill bool) (err
 // more: from the cursor on everything is sent. What it owes stays in the ledger, and is
 // given back if it is sampled again while the journal still has it.
 func (g *Gateway) endSampling(l *line, cursor journal.Cursor) error {
+	g.journal.Retain(thinning.Owner(l.config.Name), journal.Position{})
 	v, err := ledger.Read(vfs.OS{}, ledgerDir(g.o.StoragePath), l.config.Name)
 	if err != nil || len(v.Entries) == 0 {
 		return err
 	}
-	g.journal.Retain(thinning.Owner(l.config.Name), journal.Position{})
 	if n := v.Debt.Counts; !n.Zero() {
 		l.logger.Warn("Samples that were withheld from this backend are not given back, since adaptive_sampling is off", "samples", n.Samples, "histograms", n.Histograms)
 	}

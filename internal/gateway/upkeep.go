@@ -6,6 +6,10 @@ import (
 	"time"
 
 	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/internal/thinning"
+	"github.com/sluice-metrics/sluice/journal"
+	"github.com/sluice-metrics/sluice/journal/disk/vfs"
+	"github.com/sluice-metrics/sluice/sampler/ledger"
 )
 
 // keepSeries moves the series table's time on and evicts what was not seen for long.
@@ -107,6 +111,10 @@ func (g *Gateway) dropOrphans() {
 			continue
 		}
 		delete(g.orphans, name)
+		g.journal.Retain(thinning.Owner(name), journal.Position{})
+		if err := ledger.Remove(vfs.OS{}, ledgerDir(g.o.StoragePath), name); err != nil {
+			g.o.Logger.Warn("The ledger of a removed backend cannot be deleted", "backend", name, "err", err)
+		}
 		g.metrics.orphaned.Add(float64(lag.Counts.Samples + lag.Counts.Histograms))
 		g.o.Logger.Warn("Dropped the cursor of a removed backend; what it was not sent is given up",
 			"backend", name, "samples", lag.Counts.Samples, "histograms", lag.Counts.Histograms, "exemplars", lag.Counts.Exemplars,

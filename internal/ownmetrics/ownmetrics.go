@@ -79,6 +79,10 @@ func (w *Writer) write(ctx context.Context) error {
 		return nil
 	}
 	families, failed := w.o.Gatherer.Gather()
+	if w.o.Active != nil && !w.o.Active() {
+		w.alive = map[string]labels.Labels{} // it ended meanwhile, and so did what was gathered
+		return nil
+	}
 	if failed != nil {
 		failed = fmt.Errorf("gathering own metrics: %w", failed)
 		if len(families) == 0 {

@@ -140,7 +140,7 @@ func TestLedgerThatIsFull(t *testing.T) {
 		s.sink.set(4, false)
 		s.awaitThinned(l, 0.8)
 		l.feed(s, 20*time.Minute)
-		require.Less(t, s.thinner.Kept(), 0.9)
+		s.awaitThinned(l, 0.9) // not at once: the session that was full has a successor
 		s.sink.set(0, false)
 		l.feed(s, 6*time.Minute)
 		b := s.rest(l, time.Hour)

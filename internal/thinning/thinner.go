@@ -499,7 +499,7 @@ func (t *Thinner) Settle(next, committed journal.State) (givenUp series.Counts, 
 		t.mu.Unlock()
 		return givenUp, "", err
 	}
-	lent, returned := 0, 0
+	lent, returned, lost := 0, 0, t.lost
 	if s.Mark != t.marked { // else nothing is due
 		lent = due(t.loans, next.Position, &s.Deltas)
 		returned = due(t.returns, next.Restore.Position, &s.Deltas)
@@ -517,7 +517,7 @@ func (t *Thinner) Settle(next, committed journal.State) (givenUp series.Counts, 
 	t.marked = s.Mark
 	t.loans = append(t.loans[:0], t.loans[lent:]...)
 	t.returns = append(t.returns[:0], t.returns[returned:]...)
-	if s.Reason != "" {
+	if s.Reason != "" && t.lost == lost {
 		t.lost = loss{}
 	}
 	t.retain()
