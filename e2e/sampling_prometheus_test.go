@@ -159,7 +159,7 @@ func TestSampling_FreshFirst(t *testing.T) {
 			t.Logf("the newest sample is there after %v", took.Round(time.Millisecond))
 			require.Less(t, took, 5*time.Second)
 			w.awaitGap(t)
-			w.requireEverythingReturned(t, 2*time.Minute)
+			w.requireEverythingReturned(t, 4*time.Minute)
 		})
 	}
 }

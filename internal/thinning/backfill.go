@@ -260,8 +260,17 @@ func (g *giver) record(ctx context.Context, rec *journal.Record, set series.Set)
 	return g.send(ctx, rec.End, false)
 }
 
+// noteLost takes note of what was found and cannot be given back.
+func (g *giver) noteLost() {
+	if !g.out.Lost.Zero() {
+		g.lost = cmp.Or(g.lost, ReasonNotReturned)
+		g.out.Lost = series.Counts{}
+	}
+}
+
 // drop releases what was made and is not sent.
 func (g *giver) drop() {
+	g.noteLost()
 	for _, b := range g.out.Batches {
 		b.Release()
 	}
@@ -271,6 +280,7 @@ func (g *giver) drop() {
 // send sends what is finished, and no faster than is allowed. With the last of it the
 // restoring is at upTo, unless more is to follow for that place.
 func (g *giver) send(ctx context.Context, upTo journal.Position, more bool) error {
+	g.noteLost()
 	for len(g.out.Batches) > 0 {
 		b := g.out.Batches[0]
 		if err := g.pace(ctx, b); err != nil {

@@ -1,7 +1,6 @@
 package thinning
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"math"
@@ -521,7 +520,12 @@ func (t *Thinner) Settle(next, committed journal.State) (givenUp series.Counts, 
 		t.lost = loss{}
 	}
 	t.retain()
-	return settled.GivenUp, cmp.Or(s.Reason, ReasonNotReturned), nil
+	if s.Reason == "" {
+		// Nothing was left behind. What the ledger's entry still lacks then came back under
+		// another one: where a crash interrupts, samples may be counted to a neighbour.
+		return givenUp, "", nil
+	}
+	return settled.GivenUp, s.Reason, nil
 }
 
 // due appends the deltas of the loans that a position has reached, those of one step
