@@ -183,8 +183,7 @@ func (s *state) missing(from, to Time) []Missing {
 	list := []Missing{}
 	for _, e := range s.entries {
 		if m, ok := e.missing(from, to); ok {
-			m.State = e.condition()
-			list = append(list, m)
+			list = append(list, m.in(e.condition()))
 		}
 	}
 	return list
@@ -208,13 +207,18 @@ func (e *Entry) missing(from, to Time) (Missing, bool) {
 		m.MinRate, m.MaxRate = min(m.MinRate, step.Rate), max(m.MaxRate, step.Rate)
 		m.Tally.Add(step.Tally)
 	}
-	if e.State != StateGivenBack {
-		// Of a stretch that is given back nothing is outstanding, to whichever of its steps
-		// the samples that came back were counted.
-		m.Outstanding = m.Tally.Outstanding()
-	}
+	m.Outstanding = m.Tally.Outstanding()
 	m.GivenUp = less(m.Outstanding, less(m.Outstanding, e.GivenUp))
-	return m, found
+	return m.in(e.State), found
+}
+
+// in is m in a state. Of a stretch that is given back nothing is outstanding, to
+// whichever entry or step the samples that came back were counted.
+func (m Missing) in(state State) Missing {
+	if m.State = state; state == StateGivenBack {
+		m.Outstanding, m.GivenUp = series.Counts{}, series.Counts{}
+	}
+	return m
 }
 
 // span bounds the times of the withheld samples.
