@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -169,16 +168,6 @@ func (p *Process) Memory(t testing.TB) (now, peak int64) {
 		}
 	}
 	return now, peak
-}
-
-// FreeAddress returns a loopback address (host:port) on which nothing listens at
-// the moment. Ports are handed out by the kernel, which does not repeat one soon.
-func FreeAddress(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // tailBuffer keeps the newest logLimit bytes written to it.

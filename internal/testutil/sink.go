@@ -107,7 +107,7 @@ type SinkStats struct {
 // StartSink starts a sink that ends with the test.
 func StartSink(t testing.TB, opts SinkOptions) *Sink {
 	t.Helper()
-	s := &Sink{opts: opts, addr: "127.0.0.1:0"}
+	s := &Sink{opts: opts, addr: FreeAddress(t)}
 	s.stats = SinkStats{ByProtocol: map[Protocol]int64{}, Metadata: map[string]Metadata{}}
 	s.fault.Store(&behaviour{over: make(chan struct{})})
 	s.Up(t)

@@ -2,6 +2,7 @@ package testutil
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -351,4 +352,21 @@ func TestRootIsTheRepository(t *testing.T) {
 	require.NoError(t, err)
 	_, err = os.Stat(root + "/scripts/install-test-programs")
 	require.NoError(t, err)
+}
+
+func TestFreeAddress(t *testing.T) {
+	var first string
+	t.Run("its own until the end", func(t *testing.T) {
+		first = FreeAddress(t)
+		_, err := net.Listen("unix", "@sluice-test-port-"+strings.TrimPrefix(first, "127.0.0.1:"))
+		require.ErrorIs(t, err, syscall.EADDRINUSE, "somebody else may be given it")
+		for range 2 { // stopped and started again
+			listener, err := net.Listen("tcp", first)
+			require.NoError(t, err)
+			require.NoError(t, listener.Close())
+		}
+	})
+	mark, err := net.Listen("unix", "@sluice-test-port-"+strings.TrimPrefix(first, "127.0.0.1:"))
+	require.NoError(t, err, "it is kept after the test")
+	require.NoError(t, mark.Close())
 }
