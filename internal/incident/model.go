@@ -77,6 +77,8 @@ type Model struct {
 	spare   float64       // samples that the backend takes at once
 	failing time.Duration // since when nothing was taken of what is in flight; -1 for not
 
+	maxInFlight float64 // samples in flight from which on no parcel is begun; 0: any
+
 	tick    Observation // what is counted since the last tick
 	ended   [errorsLately]attempts
 	ticks   int
@@ -109,6 +111,7 @@ type Observation struct {
 
 	Batches int           // that wait or are in flight
 	Backlog int           // samples in them at full resolution
+	Flying  float64       // samples in flight
 	Age     time.Duration // of the oldest
 	Latency time.Duration
 	Errors  float64
@@ -145,6 +148,9 @@ func (m *Model) Advance(arrivals []Arrival) (truth, seen Observation) {
 	return truth, m.delayed[0]
 }
 
+// SetMaxInFlight bounds the samples in flight from now on, as control.Decision says.
+func (m *Model) SetMaxInFlight(samples float64) { m.maxInFlight = samples }
+
 // Settled is how many arrivals the backend has taken, or the lane passed, of those that
 // came before any that it has not.
 func (m *Model) Settled() int {
@@ -157,9 +163,13 @@ func (m *Model) Settled() int {
 
 // fill puts what waits into parcels.
 func (m *Model) fill() {
-	for len(m.flights) < m.o.Shards && len(m.waiting) > 0 {
+	most := float64(m.o.Parcel)
+	if m.maxInFlight > 0 {
+		most = min(most, m.maxInFlight)
+	}
+	for len(m.flights) < m.o.Shards && len(m.waiting) > 0 && m.open() {
 		p := parcel{begun: m.now, attempt: m.now, oldest: m.waiting[0].At}
-		for len(m.waiting) > 0 && p.samples < float64(m.o.Parcel) {
+		for len(m.waiting) > 0 && p.samples < most {
 			a := m.waiting[0]
 			p.samples += m.o.Thin(m.first, a)
 			p.full += a.Samples
@@ -176,6 +186,22 @@ func (m *Model) fill() {
 	if len(m.flights) > 0 && m.failing < 0 {
 		m.failing = m.now
 	}
+}
+
+// open reports whether one more parcel may begin.
+func (m *Model) open() bool {
+	if m.maxInFlight == 0 || len(m.flights) == 0 {
+		return true
+	}
+	return m.inFlight() < m.maxInFlight
+}
+
+func (m *Model) inFlight() float64 {
+	n := 0.0
+	for _, p := range m.flights {
+		n += p.samples
+	}
+	return n
 }
 
 func (m *Model) drop() {
@@ -252,6 +278,7 @@ func (m *Model) observe() Observation {
 		o.Backlog += a.Samples
 		oldest = min(oldest, a.At)
 	}
+	o.Flying = m.inFlight()
 	o.Age = m.now - oldest
 	var all, last attempts
 	for i, e := range m.ended {
@@ -284,6 +311,7 @@ func (o Observation) Inputs(t Thresholds) control.Inputs {
 		Acknowledged:      o.Taken / Tick.Seconds(),
 		AcknowledgedKnown: true,
 		Backlog:           float64(o.Backlog),
+		InFlight:          o.Flying,
 	}
 }
 

@@ -218,6 +218,9 @@ func (r *replay) play(ctx context.Context) (err error) {
 			rate = d.Rate
 			r.thinner.tell(step{rate: rate})
 		}
+		if c.Enabled {
+			model.SetMaxInFlight(d.MaxInFlight)
+		}
 		if (now+Tick)%pressureEvery == 0 {
 			r.thinner.tell(step{tick: r.load.begin + (now + Tick).Milliseconds()})
 		}

@@ -12,6 +12,7 @@ func Step(c *Config, s State, in Inputs, dt time.Duration) (State, Decision) {
 	t.s.Rung = t.from
 	t.look()
 	t.follow(max(dt, 0))
+	t.bound(max(dt, 0))
 	t.act()
 	t.d.Rate, t.d.Before = c.rate(t.s.Rung), c.rate(t.from)
 	return t.s, t.d
@@ -29,6 +30,8 @@ type tick struct {
 	queue        float64 // pressure of what waits
 	latency      float64
 	latencyKnown bool
+	latencyLimit float64       // threshold of the latency in seconds; 0: off, or not known
+	others       float64       // pressure of what is neither queue nor latency
 	flight       time.Duration // how long what is sent is on its way
 	memory       float64
 	unknown      bool    // a signal that counts is not known
@@ -36,6 +39,9 @@ type tick struct {
 	growth       float64 // of the backlog, samples a second
 	excess       float64 // samples that wait beyond a burst
 	burst        bool    // what waits is a burst
+	waits        float64 // pressure of the queue without bursts
+	busy         bool    // the backend takes what it can
+	easing       bool    // what is neither queue nor latency does not get worse
 	// fit is the rate at which what arrives and what waits in excess fit into the
 	// capacity; without a limit where nothing arrives.
 	fit      float64
@@ -57,14 +63,17 @@ func (t *tick) look() {
 			continue
 		}
 		p := s.Pressure()
-		if s.queue() {
+		switch {
+		case s.queue():
 			t.queue = max(t.queue, p)
+		case s.Name != WriteLatency:
+			t.others = max(t.others, p)
 		}
 		switch s.Name {
 		case Memory:
 			t.memory = p
 		case WriteLatency:
-			t.latency, t.latencyKnown = p, true
+			t.latency, t.latencyKnown, t.latencyLimit = p, true, s.Threshold/1000
 			t.flight = time.Duration(min(max(s.Value, 0), 60_000) * float64(time.Millisecond))
 		}
 		if decides < 0 || p > t.pressure {
@@ -101,14 +110,22 @@ func (t *tick) follow(dt time.Duration) {
 	s.advance(dt)
 	backlog := finite(t.in.Backlog)
 	t.growth = (backlog - s.Backlog) / trailTau.Seconds()
+	s.Growing = lasting(s.Growing, dt, backlog-s.Waiting >= collapse*s.Offered*dt.Seconds())
+	s.Waiting = backlog
 	s.Backlog = toward(s.Backlog, backlog, dt, trailTau)
 	t.slope = (t.pressure - s.Trail) / trailTau.Seconds()
 	s.Trail = toward(s.Trail, t.pressure, dt, trailTau)
+	t.busy = t.bottleneck(backlog)
 	if t.latencyKnown {
-		s.follow(t.latency, dt)
+		s.follow(t.latency, dt, t.busy)
 	}
-	s.measure(&t.in, dt, t.bottleneck(backlog))
+	s.measure(&t.in, dt, t.busy)
+	t.easing = t.others <= s.Others
+	s.Others = t.others
 	t.excess = max(0, backlog-s.Burst)
+	if backlog > 0 {
+		t.waits = t.queue * t.excess / backlog
+	}
 	t.settle(backlog)
 	s.Green = lasting(s.Green, dt, t.pressure < amber && !t.unknown)
 	s.Calm = lasting(s.Calm, dt, t.pressure < red && !t.unknown)
@@ -122,13 +139,13 @@ func (t *tick) settle(backlog float64) {
 		return
 	}
 	t.burst = t.pressure >= amber
-	t.pressure = min(t.pressure, calm)
+	t.pressure = max(min(t.pressure, calm), t.others)
 }
 
 // bottleneck reports whether the backend takes what it can, and not only what there is:
 // much waits, or what waits changes, or it is much slower than it can be.
 func (t *tick) bottleneck(backlog float64) bool {
-	if t.queue >= backlogged {
+	if t.queue >= backlogged || t.saturated(backlog) {
 		return true
 	}
 	offered := max(t.s.Offered, finite(t.in.Offered))
@@ -137,7 +154,7 @@ func (t *tick) bottleneck(backlog float64) bool {
 
 // slow reports whether writes take too long, and much longer than they would if less were
 // sent.
-func (t *tick) slow() bool { return t.latency >= red && t.latency >= 2*t.s.Quickest }
+func (t *tick) slow() bool { return t.latency >= red && t.latency >= 2*t.s.Unloaded }
 
 func lasting(d, dt time.Duration, on bool) time.Duration {
 	if !on {
@@ -171,6 +188,8 @@ func (t *tick) act() {
 	case t.memory >= red && (!t.s.Halved || t.s.SinceHalved >= downEvery):
 		t.s.Halved, t.s.SinceHalved = true, 0
 		t.lower(t.from+halfRungs, halved)
+	case t.tracks():
+		t.track()
 	case t.pressure >= red:
 		t.actRed()
 	case t.unknown:
@@ -320,6 +339,7 @@ func (t *tick) lower(to int, why action) {
 		return
 	}
 	s.Rung = to
+	s.Refuted = t.latency >= red && (why == undone || s.Refuted)
 	s.Moved, s.Rose, s.SinceMove, s.SinceDown = true, false, 0, 0
 	t.d.action, t.d.Direction = why, -1
 }

@@ -215,3 +215,80 @@ func BenchmarkStep(b *testing.B) {
 		s, _ = control.Step(&c, s, in, time.Second)
 	}
 }
+
+// behind is a backend of a capacity behind which more waits from second to second, and that
+// takes as long as what is in flight takes it.
+type behind struct {
+	capacity, waits, limit float64
+	far                    time.Duration
+}
+
+// tick plays a second in which what is in flight is limited.
+func (b *behind) tick(offered, rate float64) control.Inputs {
+	takes := b.capacity
+	if b.limit > 0 && b.far > 0 {
+		takes = min(takes, b.limit/b.far.Seconds())
+	}
+	b.waits += offered*rate - takes
+	taken := takes
+	if b.waits < 0 {
+		taken, b.waits = takes+b.waits, 0
+	}
+	flying := b.waits
+	if b.limit > 0 {
+		flying = min(flying, b.limit)
+	}
+	latency := max(1000*flying/b.capacity, float64(b.far.Milliseconds()))
+	return control.Inputs{
+		Signals: []control.Signal{
+			{Name: control.QueueAge, Value: b.waits / rate / offered, Threshold: 10, Known: true},
+			{Name: control.WriteLatency, Value: latency, Threshold: 200, Known: true},
+		},
+		Offered: offered, Acknowledged: taken, AcknowledgedKnown: true,
+		Backlog: b.waits / rate, InFlight: flying,
+	}
+}
+
+func (b *behind) play(c control.Config, s control.State, seconds int) (control.State, control.Decision) {
+	var d control.Decision
+	for range seconds {
+		s, d = control.Step(&c, s, b.tick(100_000, s.Rate(&c)), time.Second)
+		b.limit = d.MaxInFlight
+	}
+	return s, d
+}
+
+func TestInFlightIsCapacityTimesLatency(t *testing.T) {
+	b := &behind{capacity: 150_000, far: 20 * time.Millisecond}
+	s, d := b.play(defaults(), control.State{}, 30)
+	require.Zero(t, d.MaxInFlight, "nothing lags")
+	b.capacity = 30_000
+	s, d = b.play(defaults(), s, 60)
+	require.InDelta(t, 30_000*0.2*0.4, d.MaxInFlight, 500)
+	require.InDelta(t, 0.3, d.Rate, 0.1)
+	b.capacity = 150_000
+	s, d = b.play(defaults(), s, 40)
+	require.Equal(t, 1.0, d.Rate)
+	require.Zero(t, d.MaxInFlight, "it is over")
+
+	for i, c := range []func(*control.Inputs){
+		func(in *control.Inputs) { in.AcknowledgedKnown = false },
+		func(in *control.Inputs) { in.Signals[1].Threshold = 0 },
+		func(in *control.Inputs) { in.Signals[1].Known = false },
+	} {
+		in := (&behind{capacity: 10_000, waits: 1e6}).tick(100_000, 1)
+		c(&in)
+		_, d = after(defaults(), s, in, 3)
+		require.Zero(t, d.MaxInFlight, "%d: what it takes, or for how long, is not known", i)
+	}
+}
+
+// A bound that lets less through, and makes nothing quicker, is taken back.
+func TestABoundThatThrottles(t *testing.T) {
+	b := &behind{capacity: 150_000, far: 20 * time.Millisecond}
+	s, _ := b.play(defaults(), control.State{}, 30)
+	b.far = 400 * time.Millisecond
+	_, d := b.play(defaults(), s, 120)
+	require.GreaterOrEqual(t, d.MaxInFlight, 0.4*100_000*d.Rate, "less than what has to be in flight")
+	require.GreaterOrEqual(t, d.Rate, 0.4)
+}

@@ -6,6 +6,9 @@ import "fmt"
 type Decision struct {
 	// Rate is the share that is to be sent from now on, Before the one until now.
 	Rate, Before float64
+	// MaxInFlight is how many samples are to be in flight at most; 0 is as many as there
+	// may be. One request may always be.
+	MaxInFlight float64
 	// Direction is 1 where the rate rose, -1 where it fell, and else 0.
 	Direction int
 	// Pressure is the largest of the signals' pressures; from 1 on the backend lags.

@@ -18,6 +18,10 @@
 //   - Green, for five seconds: a rung up every two seconds. Before a load under which the
 //     backend fell behind lately, the wait is longer, and longer still after each failure.
 //
+// While the backend lags, the samples in flight are bounded too, so that what waits does so
+// before it is thinned and the throughput of the backend is its capacity. Below red the rate
+// then follows what waits, instead of the zones.
+//
 // While the backend takes nothing at all the rate is set by what it took before: how little
 // arrives at a backend that is down makes no difference to it, and what it is to be brought
 // up to date with afterwards is its own capacity.

@@ -52,6 +52,7 @@ func anyInputs(t *rapid.T, mood float64) control.Inputs {
 	in.Acknowledged = anyAmount(1e6).Draw(t, "acknowledged")
 	in.AcknowledgedKnown = rapid.IntRange(0, 9).Draw(t, "acknowledged known") > 0
 	in.Backlog = anyAmount(1e7).Draw(t, "backlog")
+	in.InFlight = anyAmount(1e6).Draw(t, "in flight")
 	return in
 }
 
@@ -98,6 +99,8 @@ func TestProperties(t *testing.T) {
 				require.LessOrEqual(t, d.Rate, c.BaseRate)
 				require.InDelta(t, rate, d.Before, 1e-12)
 				require.InDelta(t, s.Rate(&c), d.Rate, 1e-12)
+				require.GreaterOrEqual(t, d.MaxInFlight, 0.0)
+				require.False(t, math.IsInf(d.MaxInFlight, 0) || math.IsNaN(d.MaxInFlight))
 				require.Equal(t, d.Direction, sign(d.Rate-rate))
 				require.GreaterOrEqual(t, d.Rate, rate/2*(1-1e-12), "at most by half")
 				if d.Rate > rate {

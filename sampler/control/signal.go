@@ -103,4 +103,7 @@ type Inputs struct {
 	AcknowledgedKnown bool
 	// Backlog is how many samples wait, at full resolution, those in flight included.
 	Backlog float64
+	// InFlight is how many samples are in requests that are not answered, as they are
+	// sent.
+	InFlight float64
 }

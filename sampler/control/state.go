@@ -27,13 +27,23 @@ type State struct {
 	// Halved says that memory was red and halved the rate, SinceHalved when that was.
 	Halved      bool          `json:"halved"`
 	SinceHalved time.Duration `json:"since_halved"`
-	// Trail and Backlog follow the pressure and the samples that wait.
-	Trail   float64 `json:"trail"`
-	Backlog float64 `json:"backlog"`
+	// Trail and Backlog follow the pressure and the samples that wait; Others is the
+	// pressure of what is neither queue nor latency.
+	Trail   float64       `json:"trail"`
+	Others  float64       `json:"others"`
+	Backlog float64       `json:"backlog"`
+	Waiting float64       `json:"waiting"`
+	Growing time.Duration `json:"growing"`
 
-	// Quickest is the smallest pressure of the latency lately: how quick the backend is
-	// when not much is asked of it. 0 is not known.
-	Quickest float64 `json:"quickest"`
+	// Unloaded is the pressure of the latency as far as it is not made by what waits at
+	// the backend. 0 is not known.
+	Unloaded float64 `json:"unloaded"`
+	// Bounded says that the samples in flight are to be bounded, and MaxInFlight by what;
+	// 0 is without a bound.
+	Bounded     bool    `json:"bounded"`
+	MaxInFlight float64 `json:"max_in_flight"`
+	// Trial is of the bound, for whether it makes writes quicker.
+	Trial Trial `json:"trial"`
 
 	// Age is for how long it was measured what comes in, up to some seconds.
 	Age time.Duration `json:"age"`
@@ -51,8 +61,12 @@ type State struct {
 	// while it is the bottleneck, and else at least what it was seen to take. 0 is not
 	// known.
 	Capacity float64 `json:"capacity"`
+	// Steady is the same, as far as measured, averaged for longer.
+	Steady float64 `json:"steady"`
 	// Measured says that Capacity was measured while it was the bottleneck.
 	Measured bool `json:"measured"`
+	// SinceMeasured is the time since it was.
+	SinceMeasured time.Duration `json:"since_measured"`
 	// Silent is the time since the backend last acknowledged something, while something
 	// waited for it.
 	Silent time.Duration `json:"silent"`
@@ -63,6 +77,9 @@ type State struct {
 	Overload      float64       `json:"overload"`
 	SinceOverload time.Duration `json:"since_overload"`
 	Probe         time.Duration `json:"probe"`
+	// Refuted says that writes were too slow as soon as the rate rose: no request is so
+	// small that the backend takes it in time while it is at its limit.
+	Refuted bool `json:"refuted"`
 }
 
 // Start is the state of a controller that goes on from a rate, at the nearest rung that is
@@ -75,10 +92,11 @@ func (s State) Rate(c *Config) float64 { return c.rate(min(s.Rung, c.bottom())) 
 const (
 	offeredTau   = 8 * time.Second // of each of the two averages of what comes in
 	capacityTau  = 1500 * time.Millisecond
+	steadyTau    = 5 * time.Second
 	swingTau     = 30 * time.Second
 	uneven       = 1.5 // Swing from which on there are bursts
 	longestBurst = 30 * time.Second
-	quickestTau  = 40 * time.Second // in which the smallest latency grows to e times as much
+	unloadedTau  = 40 * time.Second // in which the latency without a queue grows to e times as much at most
 	trailTau     = 3 * time.Second
 )
 
@@ -88,6 +106,7 @@ func (s *State) advance(dt time.Duration) {
 	s.SinceDown += dt
 	s.SinceOverload += dt
 	s.SinceHalved += dt
+	s.SinceMeasured += dt
 	if s.SinceOverload > forget {
 		s.Overload, s.Probe = 0, 0
 	}
@@ -120,32 +139,49 @@ func (s *State) measure(in *Inputs, dt time.Duration, busy bool) {
 		s.Silent = 0
 		return
 	}
-	// Acknowledgements come in lumps, each for the time since the one before. A longer
-	// silence was an outage and says nothing about the capacity.
-	over := dt + min(s.Silent, silence)
+	// Acknowledgements come in lumps, each for the time since the one before. The first
+	// after a longer silence, which was an outage, says nothing about the capacity.
+	over := dt + s.Silent
 	s.Silent = 0
+	if over > dt+silence {
+		return
+	}
 	acknowledged *= dt.Seconds() / over.Seconds()
 	switch {
 	case !busy:
 		if acknowledged > s.Capacity {
 			s.Capacity, s.Measured = acknowledged, false
 		}
-	case s.Capacity == 0:
-		s.Capacity, s.Measured = acknowledged, true
 	default:
-		s.Capacity, s.Measured = toward(s.Capacity, acknowledged, over, capacityTau), true
+		s.measured(acknowledged, over)
+	}
+}
+
+// measured takes a throughput into account that is the capacity, seen over a time.
+func (s *State) measured(throughput float64, over time.Duration) {
+	if !s.Measured || s.SinceMeasured > holds {
+		s.Steady = throughput
+	}
+	if s.Capacity == 0 {
+		s.Capacity = throughput
+	}
+	s.Capacity = toward(s.Capacity, throughput, over, capacityTau)
+	s.Steady = toward(s.Steady, throughput, over, steadyTau)
+	s.Measured, s.SinceMeasured = true, 0
+	if min(s.Capacity, s.Steady) > carried*s.Overload {
+		s.Overload = 0
 	}
 }
 
 // follow takes a latency into account; one of 0 is of a backend that had nothing to do.
-func (s *State) follow(latency float64, dt time.Duration) {
-	if latency == 0 {
-		return
-	}
-	if grown := s.Quickest * math.Exp(dt.Seconds()/quickestTau.Seconds()); s.Quickest == 0 || latency < grown {
-		s.Quickest = latency
-	} else {
-		s.Quickest = grown
+// While the backend is the bottleneck, a larger one may be made by what waits there.
+func (s *State) follow(latency float64, dt time.Duration, busy bool) {
+	switch {
+	case latency == 0:
+	case s.Unloaded == 0 || latency < s.Unloaded:
+		s.Unloaded = latency
+	case !busy:
+		s.Unloaded = min(latency, s.Unloaded*math.Exp(dt.Seconds()/unloadedTau.Seconds()))
 	}
 }
 
