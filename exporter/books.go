@@ -138,7 +138,7 @@ func (l *Lane) balance() (b Balance, consistent bool) {
 	b.Routed.Add(l.routed())
 	settled := b.Totals.Settled()
 	settled.Sub(l.committed.Totals.Settled())
-	b.InJournal = less(lag.Counts, settled)
+	b.InJournal = lag.Counts.Without(settled)
 	if b.Batches = lag.Records - (l.progress.settled - l.committed.passed); b.Batches <= 0 {
 		b.Batches = 0
 		return b, consistent
@@ -150,15 +150,6 @@ func (l *Lane) balance() (b Balance, consistent bool) {
 	return b, consistent
 }
 
-// less is a without b, and without what b has more.
-func less(a, b series.Counts) series.Counts {
-	return series.Counts{
-		Samples:    a.Samples - min(a.Samples, b.Samples),
-		Histograms: a.Histograms - min(a.Histograms, b.Histograms),
-		Exemplars:  a.Exemplars - min(a.Exemplars, b.Exemplars),
-	}
-}
-
 // commit writes down how far the lane is, if that changed. last is set when nothing will
 // be sent any more.
 func (l *Lane) commit(last bool) error {
@@ -168,9 +159,9 @@ func (l *Lane) commit(last bool) error {
 	// A horizon that looked ahead comes back when the lane stands still: nothing behind
 	// sent was handed to a sender.
 	if l.sent.Before(c.Horizon) && (last || c.Position == l.committed.Position) {
-		c.Horizon = later(l.sent, l.maybe)
+		c.Horizon = l.sent.Later(l.maybe)
 	}
-	if back := later(l.restoreSent, c.Restore.Position); last && back.Before(c.Restore.Horizon) && !back.Before(l.restoreMaybe) {
+	if back := l.restoreSent.Later(c.Restore.Position); last && back.Before(c.Restore.Horizon) && !back.Before(l.restoreMaybe) {
 		c.Restore.Horizon = back
 	}
 	if c.Position == l.committed.Position && c.Horizon == l.committed.Horizon && c.Restore == l.committed.Restore {
@@ -223,7 +214,7 @@ func (l *Lane) announce(ctx context.Context, f *flight) error {
 func (l *Lane) cover(end journal.Position) error {
 	l.commitMu.Lock()
 	defer l.commitMu.Unlock()
-	l.sent = later(l.sent, end)
+	l.sent = l.sent.Later(end)
 	if !l.committed.Horizon.Before(end) {
 		return nil
 	}
@@ -260,13 +251,6 @@ func (l *Lane) sync(upTo journal.Position) error {
 		return nil
 	}
 	return s.Sync()
-}
-
-func later(a, b journal.Position) journal.Position {
-	if a.Before(b) {
-		return b
-	}
-	return a
 }
 
 // keep does what has to be done regularly: commit, hold the bounds of the backlog, and

@@ -67,7 +67,7 @@ func (l *Lane) divide(f *flight, whole *load, refused *Error, out []outcome) err
 
 // unreadable settles a part that cannot be decoded.
 func (d *division) unreadable(k int, err error) {
-	rest := less(d.f.counts[k], d.out[k].settled())
+	rest := d.f.counts[k].Without(d.out[k].settled())
 	d.l.o.Logger.Error("A batch cannot be read and is lost for this backend", "position", d.f.recs[k].start,
 		"samples", rest.Samples, "histograms", rest.Histograms, "exemplars", rest.Exemplars, "err", err)
 	d.out[k].reject(ReasonUnreadable, rest)

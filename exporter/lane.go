@@ -63,6 +63,7 @@ type Lane struct {
 	progress progress
 	slots    [maxShards]*flight // in flight
 	busy     int
+	flying   int // samples in flight
 	peak     int // most busy since the last look
 	shards   int
 	idle     int // looks in a row at which half of the shards would have done
@@ -80,7 +81,7 @@ type Lane struct {
 	restoreMaybe journal.Position // what is given back before it may have been before; used by Restore alone
 	restoreSent  journal.Position // end of what was given back last, in part at least; guarded by commitMu
 	aside        sync.WaitGroup   // calls of Restore and Insert
-	restoring    []*openRecord    // given back, and not in the books before their place is reached; used by Restore alone
+	restoring    []returned       // given back, and not in the books before their place is reached; used by Restore alone
 	givenBack    series.Counts    // delivered by Restore since New; guarded by mu
 
 	abandoned, skipped, skipFailed, unwritten, refused, lettersLost notice
@@ -206,6 +207,7 @@ func (l *Lane) read(ctx, sending context.Context, wg *sync.WaitGroup) error {
 		f.renew()
 		l.mu.Lock()
 		l.slots[slot] = f
+		l.flying += f.samples
 		l.mu.Unlock()
 		l.o.Metrics.inFlight.WithLabelValues(l.o.Name).Inc()
 		wg.Go(func() {
@@ -237,7 +239,7 @@ func (l *Lane) acquire(ctx context.Context, next *pending) (slot int, err error)
 		if l.stopping {
 			return 0, context.Cause(ctx)
 		}
-		if l.busy < l.shards && !l.progress.full() {
+		if l.busy < l.shards && !l.progress.full() && l.room() {
 			if next == nil {
 				break
 			}
@@ -287,6 +289,9 @@ func (l *Lane) collect(ctx context.Context, f *flight, next *pending) (*pending,
 			}
 			if next = l.open(rec); next == nil {
 				continue
+			}
+			if ctx.Err() != nil {
+				return next, context.Cause(ctx) // what it is to be was perhaps not decided to the end
 			}
 		}
 		if len(f.recs) > 0 && !l.fits(f, next) {
@@ -378,7 +383,29 @@ func (l *Lane) fits(f *flight, p *pending) bool {
 	if l.separator != nil && (l.separator.Apart(&f.parcel.Parts[0]) || l.separator.Apart(&p.part)) {
 		return false
 	}
-	return f.samples+p.samples() <= l.o.Config.MaxSamplesPerSend && f.bytes+p.part.Batch.Decoded <= l.maxBytes()
+	return f.samples+p.samples() <= l.maxSamples() && f.bytes+p.part.Batch.Decoded <= l.maxBytes()
+}
+
+// maxSamples is how many samples a parcel holds at most, if that is more than one record.
+func (l *Lane) maxSamples() int {
+	if bound := l.maxInFlight(); bound > 0 {
+		return min(bound, l.o.Config.MaxSamplesPerSend)
+	}
+	return l.o.Config.MaxSamplesPerSend
+}
+
+// maxInFlight is how many samples may be in flight; 0: any number.
+func (l *Lane) maxInFlight() int {
+	if l.o.Sampling == nil {
+		return 0
+	}
+	return l.o.Sampling.MaxInFlight()
+}
+
+// room reports whether one more parcel may be in flight.
+func (l *Lane) room() bool {
+	bound := l.maxInFlight()
+	return bound == 0 || l.busy == 0 || l.flying < bound
 }
 
 func (l *Lane) maxBytes() int {
@@ -449,6 +476,9 @@ func (l *Lane) damaged(at journal.Position) {
 // release ends a slot, and the parcel's claim on its series.
 func (l *Lane) release(f *flight) {
 	l.mu.Lock()
+	if l.slots[f.slot] == f {
+		l.flying -= f.samples
+	}
 	l.slots[f.slot] = nil
 	l.busy--
 	l.board.free(f.slot)

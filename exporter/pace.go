@@ -32,9 +32,12 @@ func (l *Lane) late() bool {
 	return true
 }
 
-// thinned reports whether less than everything is sent. More requests in flight would only
-// hold more that was gathered before: the backend is what is slow.
-func (l *Lane) thinned() bool { return l.o.Sampling != nil && l.o.Sampling.Kept() < 1 }
+// thinned reports whether less than everything is sent, without a bound of what is in
+// flight. More requests would only hold more that was gathered before: the backend is what
+// is slow.
+func (l *Lane) thinned() bool {
+	return l.o.Sampling != nil && l.o.Sampling.Kept() < 1 && l.o.Sampling.MaxInFlight() == 0
+}
 
 // fit shrinks the shards that are not used.
 func (l *Lane) fit() {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/sluice-metrics/sluice/internal/series"
@@ -15,7 +17,7 @@ import (
 // down, so that a restart decides the same.
 //
 // The lane's reader calls Thin, Pass and Lend, in journal order; its committer calls Settle;
-// Observe is called once a second. FreshFirst and Kept may be called at any time.
+// Observe is called once a second. FreshFirst, MaxInFlight and Kept may be called at any time.
 type Sampling interface {
 	// Thin returns what is to be sent of a record of which the backend takes take; nil
 	// is all. The caller keeps its reference of the record's batch, and gets one of the
@@ -36,6 +38,9 @@ type Sampling interface {
 	// FreshFirst is the outage of the backend after which the lane passes its backlog, to
 	// be given back later, and goes on with the newest; 0 is never.
 	FreshFirst() time.Duration
+	// MaxInFlight is how many samples are to be in flight at most; 0 is as many as the
+	// lane's configuration lets. One request may always be.
+	MaxInFlight() int
 	// Kept is the share of the samples that is sent at present, 0 to 1.
 	Kept() float64
 }
@@ -133,7 +138,7 @@ func (l *Lane) step(to journal.Position) (r *openRecord, lag journal.Lag, err er
 		return nil, lag, err
 	}
 	end := l.o.Cursor.Read()
-	l.readPos = later(end, to)
+	l.readPos = end.Later(to)
 	if end == from {
 		return nil, lag, nil
 	}
@@ -143,18 +148,31 @@ func (l *Lane) step(to journal.Position) (r *openRecord, lag journal.Lag, err er
 // ErrBusy is returned by Restore when the backend has to be left alone.
 var ErrBusy = errors.New("the backend does not take everything at once")
 
-// Restore sends what was withheld before, outside of the order of the journal; upTo is
-// where in the journal the giving back stands when it is done, and is committed with the
-// cursor. With more set further batches for the same place follow, and the place stays
-// where it is until the last of them. The batch stays the caller's, who calls it for one
-// batch after the other; nil moves the place alone. It returns the counts that the backend
-// refused; an error means that the batch, or part of it, is to be given again.
-func (l *Lane) Restore(ctx context.Context, b *series.Batch, upTo journal.Position, more bool) (refused series.Counts, err error) {
+// Return is a batch of what was withheld before, which the backend is to get after all.
+type Return struct {
+	// Batch stays the caller's. Nil moves the place alone.
+	Batch *series.Batch
+	// UpTo is where in the journal the giving back stands when it is done. It is committed
+	// with the cursor.
+	UpTo journal.Position
+	// More says that further batches for the same place follow: the place stays where it is
+	// until the last of them.
+	More bool
+	// Owed is the part of the batch that was withheld. The rest comes a second time, and
+	// is in the books already.
+	Owed series.Counts
+}
+
+// Restore sends a Return, outside of the order of the journal. It is called for one after
+// the other. It returns the counts that the backend refused; an error means that the batch,
+// or part of it, is to be given again.
+func (l *Lane) Restore(ctx context.Context, give Return) (refused series.Counts, err error) {
 	if !l.enterBeside() {
 		return refused, errStopped
 	}
 	defer l.aside.Done()
-	if b == nil {
+	upTo := give.UpTo
+	if give.Batch == nil {
 		l.reachPlace(upTo)
 		return refused, nil
 	}
@@ -165,34 +183,53 @@ func (l *Lane) Restore(ctx context.Context, b *series.Batch, upTo journal.Positi
 	if err := l.coverRestore(upTo); err != nil {
 		return refused, fmt.Errorf("write down what is about to be given back: %w", err)
 	}
-	r, err := l.beside(ctx, b, maybe)
+	r, err := l.beside(ctx, give.Batch, maybe)
 	if err != nil {
-		l.restoreMaybe = later(l.restoreMaybe, upTo)
+		l.restoreMaybe = l.restoreMaybe.Later(upTo)
 		return refused, err
 	}
 	for _, c := range r.out.rejected {
 		refused.Add(c)
 	}
-	l.bookRestored(r)
-	l.restoring = append(l.restoring, r)
-	if !more {
+	l.restoring = append(l.restoring, returned{r, give})
+	if !give.More {
 		l.reachPlace(upTo)
 	}
 	return refused, nil
 }
 
-// bookRestored enters what became of a batch into its outcome. What is more than was
-// withheld was there before, and is in the books.
-func (l *Lane) bookRestored(r *openRecord) {
-	l.mu.Lock()
-	owed := less(l.progress.live.Withheld, l.progress.live.Restored)
-	l.mu.Unlock()
-	for _, before := range l.restoring {
-		owed = less(owed, before.loan.restored)
+// Forgo says that the batches whose place was not reached, since no last one followed, are
+// going to be given again. It is called between calls of Restore.
+func (l *Lane) Forgo() {
+	if !l.enterBeside() {
+		return // nothing is given in this run any more
 	}
-	again := less(r.out.settled(), owed)
-	r.out.delivered = less(r.out.delivered, again)
-	r.out.redelivered = less(r.out.redelivered, again)
+	defer l.aside.Done()
+	for _, r := range l.restoring {
+		l.restoreMaybe = l.restoreMaybe.Later(r.UpTo)
+	}
+	l.restoring = nil
+}
+
+// returned is a Return with what became of it.
+type returned struct {
+	*openRecord
+	Return
+}
+
+// book makes of the outcome what goes into the books: what was owed of it, and is still
+// outstanding in both of the totals. What is more was there before, and is in the books.
+func (r *returned) book(live, prefix *journal.Totals) {
+	owed := r.Owed.Within(live.Withheld.Without(live.Restored)).Within(prefix.Withheld.Without(prefix.Restored))
+	again := r.out.settled().Without(owed)
+	rest := again.Without(r.out.delivered)
+	r.out.delivered = r.out.delivered.Without(again)
+	r.out.redelivered = r.out.redelivered.Without(again)
+	for _, reason := range slices.Sorted(maps.Keys(r.out.rejected)) {
+		c := r.out.rejected[reason]
+		r.out.rejected[reason] = c.Without(rest)
+		rest = rest.Without(c)
+	}
 	r.loan.restored = r.out.settled()
 }
 
@@ -201,13 +238,15 @@ func (l *Lane) bookRestored(r *openRecord) {
 func (l *Lane) reachPlace(upTo journal.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range l.restoring {
+	for i := range l.restoring {
+		r := &l.restoring[i]
+		r.book(&l.progress.live, &l.progress.prefix)
 		r.addTo(&l.progress.live)
 		r.addTo(&l.progress.prefix)
 		l.givenBack.Add(r.out.delivered)
 	}
 	l.restoring = nil
-	l.restore.Position = later(l.restore.Position, upTo)
+	l.restore.Position = l.restore.Position.Later(upTo)
 }
 
 // enterBeside begins what the lane waits for when it is stopped, unless it is.
@@ -269,7 +308,7 @@ func (l *Lane) restoreFrom() journal.Position {
 func (l *Lane) coverRestore(end journal.Position) error {
 	l.commitMu.Lock()
 	defer l.commitMu.Unlock()
-	l.restoreSent = later(l.restoreSent, end)
+	l.restoreSent = l.restoreSent.Later(end)
 	if !l.committed.Restore.Horizon.Before(end) {
 		return nil
 	}
@@ -288,8 +327,11 @@ func (l *Lane) settleLoans(c *checkpoint) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// Where the ledger was damaged it may take more for lost than is outstanding.
-	lost = less(lost, less(lost, less(c.Totals.Withheld, c.Totals.Restored)))
-	for _, t := range []*journal.Totals{&l.progress.live, &l.progress.prefix, &c.Totals} {
+	totals := []*journal.Totals{&l.progress.live, &l.progress.prefix, &c.Totals}
+	for _, t := range totals {
+		lost = lost.Within(t.Withheld.Without(t.Restored))
+	}
+	for _, t := range totals {
 		note(&t.GivenUp, reason, lost)
 		t.Restored.Add(lost)
 	}

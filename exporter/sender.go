@@ -250,7 +250,7 @@ func (l *Lane) tally(o *load, d Delivery, receipt Receipt, out []outcome) {
 		}
 	}
 	if receipt.Told && refuser == nil && !o.maybe {
-		l.shortfall(o, less(sent, receipt.Written), out)
+		l.shortfall(o, sent.Without(receipt.Written), out)
 	}
 	if newest == 0 {
 		return
@@ -274,11 +274,7 @@ func (l *Lane) shortfall(o *load, missing series.Counts, out []outcome) {
 	}
 	for k := range o.parcel.Parts {
 		r := &out[o.place(k)]
-		part := series.Counts{
-			Samples:    min(missing.Samples, r.delivered.Samples),
-			Histograms: min(missing.Histograms, r.delivered.Histograms),
-			Exemplars:  min(missing.Exemplars, r.delivered.Exemplars),
-		}
+		part := missing.Within(r.delivered)
 		r.delivered.Sub(part)
 		r.reject(ReasonNotWritten, part)
 		missing.Sub(part)
@@ -298,7 +294,7 @@ func (l *Lane) abandon(f *flight, out []outcome) {
 		}
 	}
 	for k, r := range f.recs[:n] {
-		rest := less(f.counts[k], out[k].settled())
+		rest := f.counts[k].Without(out[k].settled())
 		out[k].giveUp(g.reason, rest)
 		lost.Add(rest)
 		r.out = out[k]

@@ -19,6 +19,8 @@ type Signals struct {
 	// and what of it, withheld samples included, is settled; Delivered is what the
 	// backend has acknowledged, samples given back later not included.
 	Routed, Settled, Delivered series.Counts
+	// InFlight is how many samples are in requests that are not answered yet.
+	InFlight int
 	// Latency is how long attempts took that ended lately, on the average, or how long
 	// the oldest attempt in flight takes already, if that is more.
 	Latency time.Duration
@@ -144,6 +146,7 @@ func (l *Lane) signals(now time.Time) Signals {
 	s.Settled.Add(l.backlog)
 	s.Delivered = l.progress.live.Delivered // at the moment of givenBack
 	s.Delivered.Sub(l.givenBack)
+	s.InFlight = l.flying
 	l.mu.Unlock()
 	if !b.Oldest.IsZero() {
 		s.Age = max(0, now.Sub(b.Oldest))

@@ -24,6 +24,14 @@ func (p Position) Before(o Position) bool {
 	return p.Segment < o.Segment || p.Segment == o.Segment && p.Offset < o.Offset
 }
 
+// Later is the later one of p and o.
+func (p Position) Later(o Position) Position {
+	if p.Before(o) {
+		return o
+	}
+	return p
+}
+
 func (p Position) String() string { return fmt.Sprintf("%d/%d", p.Segment, p.Offset) }
 
 var (

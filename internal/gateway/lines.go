@@ -216,6 +216,11 @@ func (g *Gateway) switchTo(lines, fresh []*line) error {
 				err = g.connect(l)
 			}
 		}
+		for _, l := range fresh {
+			if err == nil {
+				err = g.endSampling(l)
+			}
+		}
 		if err != nil {
 			// Requests go on as soon as this returns: what counts them and the books must
 			// have the same list.

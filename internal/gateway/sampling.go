@@ -68,7 +68,7 @@ func (g *Gateway) resolve(c *config.Config, b *config.Backend) (*sampler.Resolve
 // sampling makes the Thinner of a line that has a cursor; nil where it does not sample.
 func (g *Gateway) sampling(l *line, cursor journal.Cursor) (*thinning.Thinner, error) {
 	if l.resolved == nil {
-		return nil, g.endSampling(l, cursor)
+		return nil, nil // see endSampling
 	}
 	window := l.config.OutOfOrderWindow()
 	if err := g.openLedger(l, cursor, l.resolved.Config.Backfill && window > 0); err != nil {
@@ -124,8 +124,13 @@ func (g *Gateway) openLedger(l *line, cursor journal.Cursor, backfill bool) (err
 
 // endSampling closes what the sampling of a backend left open that is not sampled any
 // more: from the cursor on everything is sent. What it owes stays in the ledger, and is
-// given back if it is sampled again while the journal still has it.
-func (g *Gateway) endSampling(l *line, cursor journal.Cursor) error {
+// given back if it is sampled again while the journal still has it. It is called before the
+// lane runs, when nothing else can keep it from that.
+func (g *Gateway) endSampling(l *line) error {
+	if l.resolved != nil {
+		return nil
+	}
+	cursor := l.connected.Load().cursor
 	g.journal.Retain(thinning.Owner(l.config.Name), journal.Position{})
 	v, err := ledger.Read(vfs.OS{}, ledgerDir(g.o.StoragePath), l.config.Name)
 	if err != nil || len(v.Entries) == 0 {
@@ -168,7 +173,7 @@ func memory() func() (share float64, known bool) {
 	}
 }
 
-// runLane runs the lane of a connection with what goes beside it.
+// run runs the lane of a connection with what goes beside it.
 func (c *connection) run(ctx context.Context) error {
 	if c.thinner == nil {
 		return c.lane.Run(ctx)

@@ -62,6 +62,24 @@ func (c *Counts) Sub(o Counts) {
 	c.Exemplars -= o.Exemplars
 }
 
+// Without is c without o, of each kind never below zero: where o is more than a part of c,
+// what it has beyond c does not count.
+func (c Counts) Without(o Counts) Counts {
+	c.Samples -= min(c.Samples, o.Samples)
+	c.Histograms -= min(c.Histograms, o.Histograms)
+	c.Exemplars -= min(c.Exemplars, o.Exemplars)
+	return c
+}
+
+// Within is what c and o have both, of each kind.
+func (c Counts) Within(o Counts) Counts {
+	return Counts{
+		Samples:    min(c.Samples, o.Samples),
+		Histograms: min(c.Histograms, o.Histograms),
+		Exemplars:  min(c.Exemplars, o.Exemplars),
+	}
+}
+
 // Zero reports whether nothing is counted.
 func (c Counts) Zero() bool { return c == Counts{} }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sluice-metrics/sluice/exporter"
 	"github.com/sluice-metrics/sluice/internal/series"
 	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/sampler"
@@ -23,8 +24,8 @@ const (
 	ReasonJournalFull = "journal_full"
 	// ReasonLedgerFull: the ledger had no room for what it takes to find it.
 	ReasonLedgerFull = "ledger_full"
-	// ReasonNotReturned: it was not found when it was to be given back: exemplars, and
-	// native histograms, whose encoding was not kept.
+	// ReasonNotReturned: it was not found when it was to be given back: exemplars, native
+	// histograms whose encoding was not kept, and what the backend's selectors take no more.
 	ReasonNotReturned = "not_returned"
 	// ReasonUnknown: the ledger lost its record of what was withheld.
 	ReasonUnknown = "ledger_damaged"
@@ -45,12 +46,13 @@ const (
 
 // Lane is what the Thinner needs of its lane.
 type Lane interface {
-	Restore(ctx context.Context, b *series.Batch, upTo journal.Position, more bool) (refused series.Counts, err error)
+	Restore(ctx context.Context, give exporter.Return) (refused series.Counts, err error)
+	Forgo()
 	Insert(ctx context.Context, b *series.Batch) error
 }
 
 // errStop ends the giving back of an entry for the time being.
-var errStop = errors.New("the backend lags, or the ledger has little room")
+var errStop = errors.New("the backend lags, or the ledger has little room, or is about to settle what was given back before")
 
 // giveBack gives back what the ledger owes, one entry after the other, as long as nothing
 // lags.
@@ -110,8 +112,17 @@ type giver struct {
 	done     journal.Position // end of the last record of which nothing was passed over
 	step     journal.Position // the step that it is in
 	lost     string           // why some of it is not given back; empty: all is
-	// back is what was sent since upTo moved.
-	back series.Counts
+	// from is where to begin again, where others than those before upTo were found before:
+	// the place stays at upTo until it is reached once more. Zero: there is no need.
+	from journal.Position
+	// left is what the entry owes, less what was sent. What is sent beyond it comes a second
+	// time. Where the ledger does not know what is owed, inexact, all that is found is.
+	left    series.Counts
+	inexact bool
+	// back is what was sent of what was owed since upTo moved, and waiting says that
+	// something was.
+	back    series.Counts
+	waiting bool
 }
 
 // manner is how it is found what to give back of a stretch.
@@ -151,15 +162,19 @@ func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry)
 	if err != nil {
 		return err
 	}
-	t.mu.Lock()
-	g := &giver{how: how, t: t, lane: lane, e: e, upTo: t.restored, step: e.Steps[0].At}
-	t.mu.Unlock()
+	g := &giver{how: how, t: t, lane: lane, e: e, step: e.Steps[0].At}
+	if err := g.begin(); err != nil {
+		return err
+	}
 	g.restorer = NewRestorer(RestorerOptions{Sampler: smp, Describer: t.o.Describer, BatchSamples: restoreSamples})
 	g.replay = replay{sampler: smp, force: smp.Step(), observe: g.restorer.Observe}
 	t.giving(e)
 	defer t.giving(nil)
 	defer func() {
 		g.drop()
+		if g.waiting {
+			lane.Forgo()
+		}
 		if g.feed != nil {
 			t.closing(g.feed.close())
 		}
@@ -168,7 +183,7 @@ func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry)
 	case e.Kind == ledger.KindUnknown:
 		return g.close(ctx, ReasonUnknown)
 	case how == everything:
-		g.feed, err = t.open(later(e.From, g.upTo))
+		g.feed, err = t.open(g.start())
 	default:
 		err = t.rebuild(ctx, &g.replay, e)
 	}
@@ -186,6 +201,49 @@ func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry)
 		return err
 	}
 	return g.finish(ctx)
+}
+
+// begin finds out what the entry owes, and how far it was given back.
+func (g *giver) begin() error {
+	t := g.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v := t.o.Ledger.View()
+	i := slices.IndexFunc(v.Entries, func(e ledger.Entry) bool { return e.ID == g.e.ID })
+	if i < 0 || v.Settled != t.marked {
+		return errStop // what is about to be settled would count twice here
+	}
+	e := &v.Entries[i]
+	g.left, g.inexact = e.Outstanding(), e.Inexact
+	for _, r := range t.returns {
+		if e.Holds(r.delta.At) {
+			g.left = g.left.Without(r.delta.GivenBack)
+		}
+	}
+	g.upTo = t.restored
+	if now := (given{e.ID, g.how}); t.given != now {
+		// What was found exactly, before a restart perhaps, leaves samples behind that wait
+		// for a later place than that of their record. Others than those are found now.
+		if g.how != exactly && e.Kind == ledger.KindSampled && e.From.Before(g.upTo) {
+			g.from = e.From
+		}
+		t.given = now
+	}
+	return nil
+}
+
+// given is an entry with how it is given back.
+type given struct {
+	entry uint64
+	how   manner
+}
+
+// start is where what is to be given back begins.
+func (g *giver) start() journal.Position {
+	if g.from != (journal.Position{}) {
+		return g.from
+	}
+	return g.e.From.Later(g.upTo)
 }
 
 // newGiver is the sampler that decides again what was decided in the entry.
@@ -225,11 +283,11 @@ func (g *giver) record(ctx context.Context, rec *journal.Record, set series.Set)
 		return errStop
 	}
 	old := rec.Batch.MaxTime < g.t.oldestTaken()
-	skip := old || !g.upTo.Before(rec.End)
+	skip := old || g.from == (journal.Position{}) && !g.upTo.Before(rec.End)
 	if skip {
 		// What was found before it is not passed over with it.
 		g.restorer.Flush(&g.out)
-		if err := g.send(ctx, g.done, false); err != nil {
+		if err := g.send(ctx, g.done, g.held(g.done)); err != nil {
 			return err
 		}
 	}
@@ -245,7 +303,7 @@ func (g *giver) record(ctx context.Context, rec *journal.Record, set series.Set)
 		g.feed.logger.Warn("A journal record cannot be read", "position", rec.Start, "err", err)
 	}
 	if skip {
-		if old && g.upTo.Before(rec.End) {
+		if old && (g.from != (journal.Position{}) || g.upTo.Before(rec.End)) {
 			g.lost = ReasonTooOld
 		}
 		g.restorer.Flush(&g.out)
@@ -257,7 +315,13 @@ func (g *giver) record(ctx context.Context, rec *journal.Record, set series.Set)
 		return nil
 	}
 	g.restorer.Flush(&g.out) // what comes of this record is sent as a whole
-	return g.send(ctx, rec.End, false)
+	return g.send(ctx, rec.End, g.held(rec.End))
+}
+
+// held reports whether the place cannot be moved to a position yet: not before where it is
+// already, and to the end of the entry only with what waits for that.
+func (g *giver) held(at journal.Position) bool {
+	return !g.upTo.Before(at) || !at.Before(g.e.To)
 }
 
 // noteLost takes note of what was found and cannot be given back.
@@ -299,14 +363,20 @@ func (g *giver) send(ctx context.Context, upTo journal.Position, more bool) erro
 // sendBatch tries until the batch is sent: to begin again with the place would send other
 // batches of it twice.
 func (g *giver) sendBatch(ctx context.Context, b *series.Batch, upTo journal.Position, more bool) error {
-	g.back.Add(b.Counts)
+	owed := b.Counts
+	if !g.inexact {
+		owed = owed.Within(g.left)
+	}
+	g.left = g.left.Without(owed)
+	g.back.Add(owed)
 	for told := false; ; {
 		if !more {
 			g.t.arriving(upTo, g.step, g.back)
 		}
-		refused, err := g.lane.Restore(ctx, b, upTo, more)
+		refused, err := g.lane.Restore(ctx, exporter.Return{Batch: b, UpTo: upTo, More: more, Owed: owed})
 		if err == nil {
 			g.t.returned(b.Counts, refused)
+			g.waiting = more
 			if !more {
 				g.upTo, g.back = upTo, series.Counts{}
 				g.t.moved(upTo)
@@ -408,7 +478,10 @@ func (g *giver) close(ctx context.Context, reason string) error {
 		g.t.arriving(g.e.To, g.step, g.back)
 	}
 	err := g.t.giveUp(ctx, g.lane, loss{g.e.To, reason})
-	if err != nil && !g.back.Zero() {
+	switch {
+	case err == nil:
+		g.waiting = false
+	case !g.back.Zero():
 		g.t.notArrived()
 	}
 	return err
@@ -420,7 +493,7 @@ func (t *Thinner) giveUp(ctx context.Context, lane Lane, l loss) error {
 	before := t.lost
 	t.lost = loss{l.upTo, cmp.Or(l.reason, before.reason)}
 	t.mu.Unlock()
-	if _, err := lane.Restore(ctx, nil, l.upTo, false); err != nil {
+	if _, err := lane.Restore(ctx, exporter.Return{UpTo: l.upTo}); err != nil {
 		t.mu.Lock()
 		t.lost = before
 		t.mu.Unlock()
@@ -434,7 +507,7 @@ func (t *Thinner) giveUp(ctx context.Context, lane Lane, l loss) error {
 func (t *Thinner) moved(to journal.Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.restored = later(t.restored, to)
+	t.restored = t.restored.Later(to)
 }
 
 // arriving notes what will have been given back when the restoring is at a place. It is
@@ -493,11 +566,4 @@ func (t *Thinner) oldestTaken() int64 {
 		newest = now.UnixMilli()
 	}
 	return newest - t.reach().Milliseconds()
-}
-
-func later(a, b journal.Position) journal.Position {
-	if a.Before(b) {
-		return b
-	}
-	return a
 }

@@ -24,6 +24,8 @@ var (
 		"1 for the mode of the sampling: active, or shadow, in which nothing is withheld.", []string{"backend", "mode"}, nil)
 	signalDesc = prometheus.NewDesc("remote_write_backpressure_signal_ratio",
 		"What the controller steers by: each signal as a share of its threshold; from 1 on the backend lags. Absent while it is not known, or off.", []string{"backend", "signal"}, nil)
+	inFlightDesc = prometheus.NewDesc("remote_write_in_flight_limit_samples",
+		"Samples that are in flight at most while the backend lags, so that what waits does so here; 0 is as many as shards and their size let. In shadow mode what would be the bound.", backendLabels, nil)
 	seriesDesc = prometheus.NewDesc("remote_write_sampler_series",
 		"Series whose state the sampler keeps; 0 while everything is sent.", backendLabels, nil)
 	shedDesc = prometheus.NewDesc("remote_write_samples_shed_total",
@@ -49,7 +51,7 @@ var (
 // Describe implements prometheus.Collector.
 func (t *Thinner) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		rateDesc, keptDesc, pressureDesc, floorDesc, modeDesc, signalDesc, seriesDesc, shedDesc, keptTotalDesc,
+		rateDesc, keptDesc, pressureDesc, floorDesc, modeDesc, signalDesc, inFlightDesc, seriesDesc, shedDesc, keptTotalDesc,
 		replayedDesc, backfillDesc, debtDesc, debtBytesDesc, debtAgeDesc, debtETADesc, givingBackDesc,
 	} {
 		ch <- d
@@ -84,6 +86,7 @@ func (t *Thinner) Collect(ch chan<- prometheus.Metric) {
 			gauge(signalDesc, *s.Pressure, s.Name)
 		}
 	}
+	gauge(inFlightDesc, float64(v.MaxInFlight))
 	gauge(seriesDesc, float64(series))
 	var replayed uint64
 	for class, c := range sum.classes {

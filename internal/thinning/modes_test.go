@@ -2,6 +2,7 @@ package thinning_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -154,6 +155,7 @@ func TestAnotherConfiguration(t *testing.T) {
 		require.Zero(t, lossOf(b))
 		require.Equal(t, b.Totals.Withheld, b.Totals.Restored)
 		require.Len(t, s.sink.got, len(l.input))
+		s.settledEach()
 		require.Positive(t, s.log.lines("The configuration of sampling is another one now"))
 	})
 }
@@ -172,6 +174,7 @@ func TestFloorMethod(t *testing.T) {
 		require.Zero(t, lossOf(b))
 		require.Equal(t, b.Totals.Withheld, b.Totals.Restored)
 		require.Len(t, s.sink.got, len(l.input))
+		s.settledEach()
 	})
 }
 
@@ -269,10 +272,10 @@ func TestCompanion_EndIsTriedAgain(t *testing.T) {
 // Each signal is shown with its value, or as not known.
 func TestView(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		known := false
+		var known atomic.Bool
 		s := newStation(t, vfs.NewMem(), stationOptions{
 			window: time.Hour,
-			memory: func() (float64, bool) { return 0.5, true }, replica: func() (float64, bool) { return 3, known },
+			memory: func() (float64, bool) { return 0.5, true }, replica: func() (float64, bool) { return 3, known.Load() },
 			config: func(c *sampler.Config) { c.Thresholds.ReplicaLagSeconds = 10 },
 		})
 		defer s.stop()
@@ -292,7 +295,7 @@ func TestView(t *testing.T) {
 		require.Nil(t, got["replica_lag"].Pressure)
 		require.Equal(t, 0.5, *got["memory"].Value)
 		require.True(t, got["errors"].Known)
-		known = true
+		known.Store(true)
 		l.feed(s, 5*time.Second)
 		got = signals()
 		require.Equal(t, 3.0, *got["replica_lag"].Value)

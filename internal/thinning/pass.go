@@ -1,6 +1,7 @@
 package thinning
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,6 +12,10 @@ import (
 // Pass implements exporter.Sampling. A session ends before the stretch: its sampler does not
 // see what is passed.
 func (t *Thinner) Pass(from, to journal.Position, lent bool) error {
+	if !t.resumed {
+		t.resumed = true
+		t.resume(from)
+	}
 	if lent {
 		if err := t.fits(from); err != nil {
 			return err
@@ -18,6 +23,9 @@ func (t *Thinner) Pass(from, to journal.Position, lent bool) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if lent && t.isDecided(from) {
+		return errors.New("it was decided before what is sent of what waits")
+	}
 	if err := t.endBefore(from, to); err != nil {
 		return err
 	}
@@ -61,6 +69,10 @@ func (t *Thinner) fits(from journal.Position) error {
 // endBefore ends the session before a stretch that is passed. One that ended in a run
 // before goes on behind a stretch inside of it.
 func (t *Thinner) endBefore(from, to journal.Position) error {
+	if n := len(t.ahead); n > 0 && t.ahead[n-1].To == (journal.Position{}) && t.ahead[n-1].From.Before(to) {
+		t.ahead = t.ahead[:n-1]
+		return t.endRecorded(from)
+	}
 	switch s := t.session; {
 	case s == nil:
 		return t.writeEnd()
@@ -70,6 +82,12 @@ func (t *Thinner) endBefore(from, to journal.Position) error {
 		t.leave()
 	}
 	return nil
+}
+
+// isDecided reports whether what is sent from a position on was decided in a run before.
+func (t *Thinner) isDecided(from journal.Position) bool {
+	s := t.session
+	return s != nil && from.Before(s.until) || len(t.ahead) > 0 && from.Before(t.ahead[len(t.ahead)-1].To)
 }
 
 // drop forgets the session that Run built.

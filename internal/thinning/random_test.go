@@ -64,6 +64,7 @@ func TestWanderingCapacity(t *testing.T) {
 			s.equal(l, 0)
 			require.Equal(t, b.Totals.Withheld, b.Totals.Restored)
 			require.Zero(t, b.Totals.Redelivered)
+			s.settledEach()
 		})
 	})
 }
@@ -100,8 +101,23 @@ func TestKilledAtAnyTime(t *testing.T) {
 			s.equal(l, 1<<60)
 			require.Equal(t, b.Totals.Withheld, b.Totals.Restored)
 			require.Equal(t, fmt.Sprint(l.n), fmt.Sprint(b.Totals.Delivered))
+			s.settledEach()
 		})
 	})
+}
+
+// settledEach checks that of what each entry withheld, all came back or was given up, and
+// nothing beyond that is counted to it.
+func (s *station) settledEach() {
+	s.t.Helper()
+	for _, e := range s.ledger.Entries() {
+		gone := e.Totals.Sent
+		gone.Add(e.Totals.GivenBack)
+		gone.Add(e.GivenUp)
+		require.Equal(s.t, e.Totals.Withheld, gone, "entry %d, %s, from %v to %v, %s: %+v, given up %+v",
+			e.ID, e.Kind, e.From, e.To, e.State, e.Totals, e.GivenUp)
+		require.False(s.t, e.Inexact, "entry %d", e.ID)
+	}
 }
 
 // A session that is gone on with after a kill takes the same steps, at the same records, as

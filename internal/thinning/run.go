@@ -12,8 +12,9 @@ import (
 
 // Run does what takes time beside the lane, until ctx ends: it builds sessions when the
 // rate falls, gives back what was withheld when the backend is well, and tells readers
-// how far apart samples are.
+// how far apart samples are. ctx ends with the one of the lane, or before. It is called once.
 func (t *Thinner) Run(ctx context.Context, lane Lane) {
+	context.AfterFunc(ctx, t.stop)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { t.keepReady(ctx) })
@@ -147,7 +148,7 @@ func (c *totals) add(now, base sampler.Stats) {
 	}
 }
 
-// now are the totals with those of the session that is open; t.mu is held.
+// totals are the counts of all sessions, with those of the session that is open; t.mu is held.
 func (t *Thinner) totals() totals {
 	sum := t.counts
 	sum.classes = map[string]sampler.ClassStats{}

@@ -185,7 +185,7 @@ func (t *Thinner) resume(at journal.Position) {
 }
 
 // resumeSession brings back the state in which the run before was at the record. It reports
-// whether it could.
+// whether it could; it cannot once the lane ends.
 func (t *Thinner) resumeSession(e *ledger.Entry, rec *journal.Record) bool {
 	first, last := e.Steps[0].Setting, e.Steps[len(e.Steps)-1].Setting
 	open := e.To == journal.Position{}
@@ -201,14 +201,17 @@ func (t *Thinner) resumeSession(e *ledger.Entry, rec *journal.Record) bool {
 	}
 	s, err := t.newSession(int64(first.Time))
 	if err == nil {
-		err = t.rebuild(context.Background(), &s.replay, e)
+		err = t.rebuild(t.running, &s.replay, e)
 	}
 	if err == nil {
-		err = s.feed.until(context.Background(), rec.Start, s.see)
+		err = s.feed.until(t.running, rec.Start, s.see)
 	}
 	if s != nil && s.feed != nil {
 		t.closing(s.feed.close())
 		s.feed = nil
+	}
+	if t.running.Err() != nil {
+		return false
 	}
 	if err != nil {
 		t.o.Logger.Warn("The state of sampling cannot be had again; it begins anew", "err", err)

@@ -227,16 +227,17 @@ func (l *shim) Insert(ctx context.Context, b *series.Batch) error {
 	return l.Lane.Insert(ctx, b)
 }
 
-func (l *shim) Restore(ctx context.Context, b *series.Batch, upTo journal.Position, more bool) (series.Counts, error) {
+func (l *shim) Restore(ctx context.Context, give exporter.Return) (series.Counts, error) {
+	b := give.Batch
 	if b != nil {
 		l.port.mu.Lock()
 		l.port.beside[b] = true
 		l.port.mu.Unlock()
 	}
 	if l.before != nil {
-		l.before(upTo, more)
+		l.before(give.UpTo, give.More)
 	}
-	refused, err := l.Lane.Restore(ctx, b, upTo, more)
+	refused, err := l.Lane.Restore(ctx, give)
 	if b != nil {
 		l.port.mu.Lock()
 		delete(l.port.beside, b)
@@ -273,7 +274,8 @@ type stationOptions struct {
 	ledger  func(*ledger.Options)
 	lane    func(*exporter.Options)
 	window  time.Duration
-	none    bool // no sampling at all
+	journal func(thinning.Journal) thinning.Journal // as the Thinner sees it; nil: as it is
+	none    bool                                    // no sampling at all
 	memory  func() (float64, bool)
 	replica func() (float64, bool)
 }
@@ -361,9 +363,13 @@ func (s *station) sampling(logger *slog.Logger) {
 	require.NoError(s.t, err)
 	r, err := sampler.Resolve(s.config)
 	require.NoError(s.t, err)
+	var j thinning.Journal = s.journal
+	if s.o.journal != nil {
+		j = s.o.journal(j)
+	}
 	s.thinner, err = thinning.New(thinning.Options{
 		Backend: "main", Config: s.config, Describer: r.Describer, Digest: r.Decisions, Text: r.Text, Ledger: s.ledger,
-		Journal: s.journal, Picker: func() thinning.Picker { return router.NewPicker(s.router, "main", nil) },
+		Journal: j, Picker: func() thinning.Picker { return router.NewPicker(s.router, "main", nil) },
 		Window: s.o.window, Restored: st.Restore.Position, Metrics: thinning.NewMetrics(s.metrics), Logger: logger, Now: time.Now,
 		Memory: s.o.memory, ReplicaLag: s.o.replica,
 	})
@@ -536,8 +542,9 @@ type position = journal.Position
 
 // many copies actors until there are n, each a series of its own.
 func many(actors []*actor, n int) []*actor {
+	known := len(actors)
 	for i := 0; len(actors) < n; i++ {
-		a := *actors[i]
+		a := *actors[i%known] // a second label z would make the series unknown to the sampler
 		a.labels = append(slices.Clone(a.labels), prompb.Label{Name: "z", Value: fmt.Sprint(len(actors))})
 		a.h = a.h.Copy()
 		actors = append(actors, &a)

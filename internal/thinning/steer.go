@@ -1,6 +1,7 @@
 package thinning
 
 import (
+	"math"
 	"time"
 
 	"github.com/sluice-metrics/sluice/exporter"
@@ -41,6 +42,7 @@ func (t *Thinner) Observe(s exporter.Signals) {
 	st.inputs = t.inputs(before, s, dt)
 	st.state, st.decision = control.Step(&t.control, st.state, st.inputs, dt)
 	st.wanted = st.decision.Rate
+	t.maxInFlight.Store(int64(math.Ceil(st.decision.MaxInFlight)))
 	if rate := st.inputs.Acknowledged; rate > st.capacity {
 		st.capacity = rate
 	} else {
@@ -98,6 +100,7 @@ func (t *Thinner) inputs(before, s exporter.Signals, dt time.Duration) control.I
 		Acknowledged:      perSecond(s.Delivered, before.Delivered, dt),
 		AcknowledgedKnown: true,
 		Backlog:           float64(s.Waiting.Samples + s.Waiting.Histograms),
+		InFlight:          float64(s.InFlight),
 	}
 	if t.o.ReplicaLag != nil {
 		lag, known := t.o.ReplicaLag()

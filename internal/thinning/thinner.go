@@ -68,7 +68,7 @@ type Options struct {
 	Now     func() time.Time
 }
 
-// Thinner is the exporter.Sampling of one backend. While the rate is 1 it costs nothing and
+// Thinner is the exporter.Sampling of one backend, for one run of its lane. While the rate is 1 it costs nothing and
 // knows nothing. When the controller lowers the rate, the state of the sampler is built
 // from the last minutes of the journal, in the background, and a session begins: every
 // batch goes through the sampler, every step is in the ledger before it is in force. The
@@ -78,8 +78,14 @@ type Thinner struct {
 	control control.Config
 	shadow  bool
 
-	kept atomic.Uint64 // bits of the share that is sent
-	kick chan struct{} // wakes Run
+	// running ends with the lane: its reader reads no more of the journal then for the state
+	// of a session.
+	running context.Context
+	stop    context.CancelFunc
+
+	kept        atomic.Uint64 // bits of the share that is sent
+	maxInFlight atomic.Int64  // samples; 0 is any number
+	kick        chan struct{} // wakes Run
 
 	// mu is held by the lane's reader for a batch at a time, and shortly by the others.
 	// It is not held while the journal is read.
@@ -103,6 +109,7 @@ type Thinner struct {
 	// it rests.
 	restored  journal.Position
 	owes      *ledger.Entry
+	given     given            // what was given back last
 	retained  journal.Position // see retain
 	reserved  journal.Position // a session is built from here on; zero: none is
 	perSample float64          // bytes of the journal
@@ -115,19 +122,6 @@ type Thinner struct {
 	// ahead are stretches in which it was decided already, by a run before or by Pass, what
 	// is sent.
 	ahead []ledger.Entry
-}
-
-// loan is what a record adds to the ledger once the cursor, or for what is given back the
-// restoring, is at or behind its end.
-type loan struct {
-	end   journal.Position
-	delta ledger.Delta // at the start of a step
-}
-
-// loss says why what was withheld before a position, and not given back, never will be.
-type loss struct {
-	upTo   journal.Position
-	reason string // empty: nothing is lost
 }
 
 var _ exporter.Sampling = (*Thinner)(nil)
@@ -150,6 +144,7 @@ func New(o Options) (*Thinner, error) {
 	if o.Window <= 0 {
 		t.o.Digest += " strict" // the sampler decides otherwise about late samples
 	}
+	t.running, t.stop = context.WithCancel(context.Background())
 	t.steer.wanted = o.Config.BaseRate
 	t.restored = o.Restored
 	t.marked = o.Ledger.View().Settled
@@ -162,6 +157,14 @@ func New(o Options) (*Thinner, error) {
 func (t *Thinner) Kept() float64 { return math.Float64frombits(t.kept.Load()) }
 
 func (t *Thinner) setKept(share float64) { t.kept.Store(math.Float64bits(share)) }
+
+// MaxInFlight implements exporter.Sampling.
+func (t *Thinner) MaxInFlight() int {
+	if t.shadow {
+		return 0
+	}
+	return int(t.maxInFlight.Load())
+}
 
 // FreshFirst implements exporter.Sampling.
 func (t *Thinner) FreshFirst() time.Duration {
@@ -245,26 +248,20 @@ func (t *Thinner) decided(rec *journal.Record) *ledger.Entry {
 	if e.Kind == ledger.KindGap {
 		return e
 	}
-	t.ahead = t.ahead[1:]
 	if t.resumeSession(e, rec) {
+		t.ahead = t.ahead[1:]
 		return nil
 	}
+	if t.running.Err() != nil {
+		return nil // the lane does not send the record any more; the next run goes on with the session
+	}
+	t.ahead = t.ahead[1:]
 	if e.To == (journal.Position{}) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		_ = t.endRecorded(rec.Start) // it is tried again, and meanwhile everything is sent
 	}
 	return nil
-}
-
-// lend notes what a record adds to the ledger once it is settled, in the step that begins
-// at a position.
-func (t *Thinner) lend(rec *journal.Record, step journal.Position, d ledger.Tally) {
-	if d.Min == 0 && d.Max == 0 && rec.Batch.MinTime <= rec.Batch.MaxTime && d.Taken == d.Withheld {
-		d.Min, d.Max = ledger.Time(rec.Batch.MinTime), ledger.Time(rec.Batch.MaxTime)
-	}
-	d.First, d.Last = ledger.Time(rec.Batch.Received), ledger.Time(rec.Batch.Received)
-	t.loans = append(t.loans, loan{rec.End, ledger.Delta{At: step, Tally: d}})
 }
 
 // turn begins, steers and ends sessions before the record is thinned. next is the one to
@@ -364,7 +361,7 @@ func (t *Thinner) takeReady(rec *journal.Record) *session {
 	}
 	t.ready, t.taking = nil, true
 	t.mu.Unlock()
-	err := s.build(context.Background(), rec.Start)
+	err := s.build(t.running, rec.Start)
 	t.closing(s.feed.close())
 	if err == nil {
 		return s
@@ -372,7 +369,9 @@ func (t *Thinner) takeReady(rec *journal.Record) *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.taking = false
-	t.attemptFailed(notBuilt, err)
+	if t.running.Err() == nil {
+		t.attemptFailed(notBuilt, err)
+	}
 	return nil
 }
 
@@ -406,6 +405,9 @@ func (t *Thinner) begin(rec *journal.Record, s *session) {
 }
 
 func (t *Thinner) enter(s *session) {
+	if t.session != nil {
+		t.counts.close(t.session)
+	}
 	s.base = s.sampler.Stats()
 	s.since = t.o.Now()
 	t.session = s
@@ -475,72 +477,6 @@ const (
 	retryAfter = 10 * time.Second
 	notBuilt   = "The state of the sampler cannot be built from the journal; everything is sent until the next attempt"
 )
-
-// Lend implements exporter.Sampling.
-func (t *Thinner) Lend(from, to journal.Position, lag journal.Lag) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	d := ledger.Tally{Taken: lag.Counts, Withheld: lag.Counts, First: ledger.TimeOf(lag.Oldest)}
-	d.Last = ledger.TimeOf(t.o.Now())
-	// Samples are about as old as what brought them.
-	d.Min, d.Max = d.First, d.Last
-	t.loans = append(t.loans, loan{to, ledger.Delta{At: from, Tally: d}})
-}
-
-// Settle implements exporter.Sampling.
-func (t *Thinner) Settle(next, committed journal.State) (givenUp series.Counts, reason string, err error) {
-	s := ledger.Settlement{
-		Mark:      ledger.Mark{Position: next.Position, Restore: next.Restore.Position},
-		Committed: ledger.Mark{Position: committed.Position, Restore: committed.Restore.Position},
-	}
-	t.mu.Lock()
-	if err := t.writeEnd(); err != nil {
-		t.mu.Unlock()
-		return givenUp, "", err
-	}
-	lent, returned, lost := 0, 0, t.lost
-	if s.Mark != t.marked { // else nothing is due
-		lent = due(t.loans, next.Position, &s.Deltas)
-		returned = due(t.returns, next.Restore.Position, &s.Deltas)
-		if !next.Restore.Position.Before(t.lost.upTo) {
-			s.Reason = t.lost.reason
-		}
-	}
-	t.mu.Unlock()
-	settled, err := t.o.Ledger.Settle(s)
-	if err != nil {
-		return givenUp, "", err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.marked = s.Mark
-	t.loans = append(t.loans[:0], t.loans[lent:]...)
-	t.returns = append(t.returns[:0], t.returns[returned:]...)
-	if s.Reason != "" && t.lost == lost {
-		t.lost = loss{}
-	}
-	t.retain()
-	if s.Reason == "" {
-		// Nothing was left behind. What the ledger's entry still lacks then came back under
-		// another one: where a crash interrupts, samples may be counted to a neighbour.
-		return givenUp, "", nil
-	}
-	return settled.GivenUp, s.Reason, nil
-}
-
-// due appends the deltas of the loans that a position has reached, those of one step
-// together, and returns the number of these loans.
-func due(loans []loan, at journal.Position, deltas *[]ledger.Delta) (n int) {
-	for ; n < len(loans) && !at.Before(loans[n].end); n++ {
-		d := loans[n].delta
-		if k := len(*deltas); n > 0 && (*deltas)[k-1].At == d.At {
-			(*deltas)[k-1].Add(d.Tally)
-		} else {
-			*deltas = append(*deltas, d)
-		}
-	}
-	return n
-}
 
 // Forget drops what is known of series that are no more.
 func (t *Thinner) Forget(ids []series.ID) {

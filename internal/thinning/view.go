@@ -25,6 +25,9 @@ type View struct {
 	Cause   string   `json:"cause,omitempty"`
 	Why     string   `json:"why,omitempty"`
 	Signals []Signal `json:"signals"`
+	// MaxInFlight is how many samples are in flight at most, since the backend lags; 0 is as
+	// many as the lane's configuration lets.
+	MaxInFlight int `json:"max_in_flight"`
 	// OfferedPerSecond is what comes in for the backend, AcknowledgedPerSecond what it
 	// takes, in samples.
 	OfferedPerSecond      float64  `json:"offered_per_second"`
@@ -77,6 +80,7 @@ func (t *Thinner) View() View {
 		Kept:                  1,
 		Cause:                 st.decision.Cause,
 		Signals:               []Signal{},
+		MaxInFlight:           int(t.maxInFlight.Load()),
 		OfferedPerSecond:      st.state.Offered,
 		AcknowledgedPerSecond: st.inputs.Acknowledged,
 		Debt:                  t.debt(debt),

@@ -105,7 +105,8 @@ type Tally struct {
 	// Sent is the part of what was withheld, here or before, that the sampler sent soon
 	// after: held or replayed.
 	Sent series.Counts `json:"sent,omitzero"`
-	// GivenBack is the part that the backfill sent.
+	// GivenBack is the part that the backfill sent. Of a step, Sent and GivenBack are what was
+	// found there to come: withheld in that step, or in one before.
 	GivenBack series.Counts `json:"given_back,omitzero"`
 	// First and Last are when the first and the last of the records were received; zero
 	// when that is not known.
@@ -142,20 +143,11 @@ func widen(first, last *Time, oFirst, oLast Time) {
 func (t *Tally) Outstanding() series.Counts {
 	back := t.Sent
 	back.Add(t.GivenBack)
-	return less(t.Withheld, back)
-}
-
-// less is a without b, never below zero: a sample withheld in one step may be sent in
-// another one, so that the difference of a single step has a meaning only with others.
-func less(a, b series.Counts) series.Counts {
-	a.Samples -= min(a.Samples, b.Samples)
-	a.Histograms -= min(a.Histograms, b.Histograms)
-	a.Exemplars -= min(a.Exemplars, b.Exemplars)
-	return a
+	return t.Withheld.Without(back)
 }
 
 // within reports whether no kind of a is more than that of b.
-func within(a, b series.Counts) bool { return less(a, b).Zero() }
+func within(a, b series.Counts) bool { return a.Without(b).Zero() }
 
 // Step is a part of an entry: from a change of the settings to the next one, or a piece of
 // a gap, which has rate 0.
@@ -203,7 +195,7 @@ type Entry struct {
 
 // Outstanding is what the entry withheld and what was neither sent, given back nor given
 // up since.
-func (e *Entry) Outstanding() series.Counts { return less(e.Totals.Outstanding(), e.GivenUp) }
+func (e *Entry) Outstanding() series.Counts { return e.Totals.Outstanding().Without(e.GivenUp) }
 
 // Holds reports whether the record that starts at p is in the stretch of the entry.
 func (e *Entry) Holds(p journal.Position) bool { return !p.Before(e.From) && e.endsBehind(p) }

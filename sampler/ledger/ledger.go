@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -90,7 +89,7 @@ type Ledger struct {
 	resumed bool
 	closed  bool
 	noted   time.Time  // when the position was last written though nothing was owed
-	waiting Settlement // Deltas and Reason of settlements that moved nothing
+	waiting Settlement // Deltas, Reason and Lost of settlements that moved nothing
 
 	mu    sync.RWMutex // guards state; never held during file operations
 	state *state
@@ -174,9 +173,10 @@ type Settlement struct {
 	// and Reason wait for the next Settlement that moves one: a restart could not tell the
 	// two states apart.
 	Deltas []Delta
-	// Reason, when it is set, says why all that was withheld before Restore, and is not
-	// in Deltas, is given up.
+	// Reason, when it is set, says why all that was withheld before Lost, and is not
+	// in Deltas, is given up. The zero Lost, and one behind Restore, is Restore.
 	Reason string
+	Lost   journal.Position
 }
 
 // Settled is what came of a Settlement.
@@ -350,14 +350,18 @@ func (l *Ledger) Settle(s Settlement) (Settled, error) {
 func (l *Ledger) wait(s *Settlement, moves bool) error {
 	if moves {
 		s.Deltas = slices.Concat(l.waiting.Deltas, s.Deltas)
-		s.Reason = cmp.Or(s.Reason, l.waiting.Reason)
+		if s.Reason == "" {
+			s.Reason, s.Lost = l.waiting.Reason, l.waiting.Lost
+		}
 		return nil
 	}
 	if _, err := l.state.attribute(s.Deltas); err != nil {
 		return l.wrap(err)
 	}
 	l.waiting.Deltas = append(l.waiting.Deltas, s.Deltas...)
-	l.waiting.Reason = cmp.Or(s.Reason, l.waiting.Reason)
+	if s.Reason != "" {
+		l.waiting.Reason, l.waiting.Lost = s.Reason, s.Lost
+	}
 	s.Deltas, s.Reason = nil, ""
 	return nil
 }

@@ -89,6 +89,41 @@ func TestMissing(t *testing.T) {
 	require.Equal(t, ledger.Debt{Counts: samples(30), Entries: 2, Oldest: minute(21), Received: minute(10)}, l.Debt())
 }
 
+// What comes is counted in the step where it is found to come, which may have withheld
+// nothing itself. It is missing no more in the steps before that did.
+func TestMissing_WhatCameInALaterStep(t *testing.T) {
+	l := start(t, vfs.NewMem(), mark(0, 0))
+	begin(t, l, 0, 0.5)
+	require.NoError(t, l.Step(setting(10, 0.2)))
+	require.NoError(t, l.Step(setting(20, 1)))
+	sent := withheld(21, 10, 10)
+	sent.Sent = samples(2)
+	settle(t, l, mark(30, 0), withheld(1, 10, 5), withheld(11, 10, 2), sent)
+	require.NoError(t, l.End(at(30)))
+	check := func(from, to int, held, open uint64, estimated bool) {
+		t.Helper()
+		list := l.Missing(minute(from).Time(), minute(to).Time())
+		require.Len(t, list, 1)
+		m := list[0]
+		require.Equal(t, []any{held, open, estimated}, []any{m.Withheld.Samples, m.Outstanding.Samples, m.Estimated}, "%+v", m)
+		require.Equal(t, m.Withheld.Samples, m.Outstanding.Samples+m.Sent.Samples+m.GivenBack.Samples)
+		view := l.View()
+		require.Equal(t, list, view.Missing(minute(from).Time(), minute(to).Time()))
+	}
+	check(0, 60, 13, 11, false)
+	check(0, 5, 5, 5, true)
+	check(11, 12, 8, 6, true)
+	settle(t, l, mark(31, 12), givenBack(1, 3), givenBack(11, 4))
+	check(0, 60, 13, 4, false)
+	check(0, 5, 5, 2, true)
+	check(11, 12, 8, 2, true)
+	settle(t, l, mark(32, 30), givenBack(21, 4)) // they waited for the end
+	check(0, 60, 13, 0, false)
+	check(0, 5, 5, 0, false)
+	check(11, 12, 8, 0, false)
+	require.Equal(t, ledger.StateGivenBack, l.Entries()[0].State)
+}
+
 func minutes(at ledger.Time) int { return int(at.Time().Sub(epoch) / time.Minute) }
 
 func TestTally(t *testing.T) {

@@ -95,7 +95,7 @@ func (s *state) unknown(r Resumption, now Time) []Entry {
 	}
 	t := Tally{First: s.noted, Last: now}
 	if r.Withheld != nil {
-		t.Withheld = less(*r.Withheld, s.withheld)
+		t.Withheld = r.Withheld.Without(s.withheld)
 	}
 	var views []Entry
 	for _, hole := range s.holes(from, to) {

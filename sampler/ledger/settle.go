@@ -68,6 +68,10 @@ func (s *state) book(r *settleRecord, e *entry, o Settlement, backfill bool) {
 		return
 	}
 	passed := !e.endsBehind(o.Position)
+	lost := o.Restore
+	if o.Lost != (journal.Position{}) && o.Lost.Before(lost) {
+		lost = o.Lost
+	}
 	if passed && !e.passed && e.Kind == KindGap {
 		r.Passed = append(r.Passed, e.ID)
 	}
@@ -80,17 +84,17 @@ func (s *state) book(r *settleRecord, e *entry, o Settlement, backfill bool) {
 		for _, t := range given {
 			sum.Add(t)
 		}
-		up := less(sum.Outstanding(), e.GivenUp)
+		up := sum.Outstanding().Without(e.GivenUp)
 		b := bookRecord{Entry: e.ID, GivenUp: wireCounts(up), Close: true}
 		if !up.Zero() {
-			b.Reason = o.Reason
-			if b.Reason == "" {
-				b.Reason = ReasonNotFound
+			b.Reason = ReasonNotFound
+			if o.Reason != "" && !e.endsBehind(lost) {
+				b.Reason = o.Reason
 			}
 		}
 		r.Books = append(r.Books, b)
 	case backfill && o.Reason != "":
-		if up := e.abandoned(o.Restore, given); !up.Zero() {
+		if up := e.abandoned(lost, given); !up.Zero() {
 			r.Books = append(r.Books, bookRecord{Entry: e.ID, GivenUp: wireCounts(up), Reason: o.Reason})
 		}
 	}
@@ -126,7 +130,7 @@ func (e *Entry) abandoned(p journal.Position, now map[journal.Position]Tally) se
 		sum.Add(e.Steps[i].Tally)
 		sum.Add(now[e.Steps[i].At])
 	}
-	return less(sum.Outstanding(), e.GivenUp)
+	return sum.Outstanding().Without(e.GivenUp)
 }
 
 func (s *state) checkSettle(r *settleRecord) error {

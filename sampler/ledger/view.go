@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sluice-metrics/sluice/internal/series"
@@ -49,7 +50,8 @@ type Missing struct {
 	// MinRate and MaxRate bound the requested share. They mean nothing for KindUnknown.
 	MinRate float64 `json:"min_rate"`
 	MaxRate float64 `json:"max_rate"`
-	// Tally counts the steps that overlap the range, whole steps each.
+	// Tally counts the steps that overlap the range, whole steps each: what they withheld,
+	// and what of that came after all.
 	Tally
 	// Outstanding is what of them the backend does not have; GivenUp is the part of it that
 	// it will not get. For steps that were given up and not, GivenUp is that of the entry
@@ -57,7 +59,11 @@ type Missing struct {
 	Outstanding series.Counts `json:"outstanding"`
 	GivenUp     series.Counts `json:"given_up"`
 	Reason      string        `json:"reason,omitempty"`
-	Inexact     bool          `json:"inexact,omitempty"`
+	// Estimated says that the range has a part of the entry only, and that of the entry a
+	// part came: of which steps that was is known but for samples that came some steps later.
+	// It is taken to be the nearest steps before. The sum over the entry is exact.
+	Estimated bool `json:"estimated,omitempty"`
+	Inexact   bool `json:"inexact,omitempty"`
 }
 
 // View returns a copy of everything but the configurations.
@@ -183,7 +189,8 @@ func (s *state) missing(from, to Time) []Missing {
 	list := []Missing{}
 	for _, e := range s.entries {
 		if m, ok := e.missing(from, to); ok {
-			list = append(list, m.in(e.condition()))
+			m.State = e.condition()
+			list = append(list, m)
 		}
 	}
 	return list
@@ -192,11 +199,16 @@ func (s *state) missing(from, to Time) []Missing {
 // missing is what the entry withheld of a range of time.
 func (e *Entry) missing(from, to Time) (Missing, bool) {
 	m := Missing{Entry: e.ID, Kind: e.Kind, State: e.State, Cause: e.Cause, Reason: e.Reason, Inexact: e.Inexact}
-	found := false
-	for i := range e.Steps {
-		step := &e.Steps[i]
+	found, whole := false, true
+	steps := returned(e.Steps)
+	for i := range steps {
+		step := &steps[i]
+		if step.Withheld.Zero() && e.Kind != KindUnknown {
+			continue
+		}
 		first, last := step.span()
-		if last < from || to < first || step.Withheld.Zero() && e.Kind != KindUnknown {
+		if last < from || to < first {
+			whole = false
 			continue
 		}
 		if !found {
@@ -208,17 +220,59 @@ func (e *Entry) missing(from, to Time) (Missing, bool) {
 		m.Tally.Add(step.Tally)
 	}
 	m.Outstanding = m.Tally.Outstanding()
-	m.GivenUp = less(m.Outstanding, less(m.Outstanding, e.GivenUp))
-	return m.in(e.State), found
+	m.GivenUp = m.Outstanding.Within(e.GivenUp)
+	left := e.Totals.Outstanding()
+	m.Estimated = e.Kind == KindSampled && !whole && !left.Zero() && left != e.Totals.Withheld
+	return m, found
 }
 
-// in is m in a state. Of a stretch that is given back nothing is outstanding, to
-// whichever entry or step the samples that came back were counted.
-func (m Missing) in(state State) Missing {
-	if m.State = state; state == StateGivenBack {
-		m.Outstanding, m.GivenUp = series.Counts{}, series.Counts{}
+// returned are the steps with what was sent and given back in the ones that withheld it.
+// It was counted where it was found to come: there, or in a step behind. It is taken to be
+// of the nearest steps that withheld so much.
+func returned(steps []Step) []Step {
+	list := slices.Clone(steps)
+	for i := range list {
+		list[i].Sent, list[i].GivenBack = series.Counts{}, series.Counts{}
 	}
-	return m
+	for _, kind := range []func(*series.Counts) *uint64{
+		func(c *series.Counts) *uint64 { return &c.Samples },
+		func(c *series.Counts) *uint64 { return &c.Histograms },
+		func(c *series.Counts) *uint64 { return &c.Exemplars },
+	} {
+		place(list, steps, kind)
+	}
+	return list
+}
+
+// place puts what came of one kind into the steps of list. Where more came than was withheld
+// before it, the rest stays with the step that counts it.
+func place(list, steps []Step, kind func(*series.Counts) *uint64) {
+	left := make([]uint64, len(steps))
+	for i := range steps {
+		left[i] = *kind(&steps[i].Withheld)
+	}
+	for _, field := range []func(*Tally) *series.Counts{
+		func(t *Tally) *series.Counts { return &t.Sent },
+		func(t *Tally) *series.Counts { return &t.GivenBack },
+	} {
+		var open []int // steps up to the one at hand with something left
+		for i := range steps {
+			if left[i] > 0 {
+				open = append(open, i)
+			}
+			n := *kind(field(&steps[i].Tally))
+			for n > 0 && len(open) > 0 {
+				k := open[len(open)-1]
+				took := min(n, left[k])
+				*kind(field(&list[k].Tally)) += took
+				n, left[k] = n-took, left[k]-took
+				if left[k] == 0 {
+					open = open[:len(open)-1]
+				}
+			}
+			*kind(field(&list[i].Tally)) += n
+		}
+	}
 }
 
 // span bounds the times of the withheld samples.

@@ -1,0 +1,113 @@
+package exporter_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-metrics/sluice/exporter"
+	"github.com/sluice-metrics/sluice/exporter/exportertest"
+	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/journal"
+	"github.com/sluice-metrics/sluice/journal/disk/vfs"
+)
+
+// withholding is a Sampling that sends nothing.
+type withholding struct{}
+
+func (withholding) Thin(rec *journal.Record, _ series.Set) (exporter.Thinned, error) {
+	return exporter.Thinned{Withheld: rec.Counts}, nil
+}
+func (withholding) Pass(journal.Position, journal.Position, bool) error  { return nil }
+func (withholding) Lend(journal.Position, journal.Position, journal.Lag) {}
+func (withholding) Observe(exporter.Signals)                             {}
+func (withholding) FreshFirst() time.Duration                            { return 0 }
+func (withholding) MaxInFlight() int                                     { return 0 }
+func (withholding) Kept() float64                                        { return 1 }
+func (withholding) Settle(_, _ journal.State) (series.Counts, string, error) {
+	return series.Counts{}, "", nil
+}
+
+// giveBack is a batch of n samples that are given back.
+func giveBack(t *testing.T, r *running, n int, g exporter.Return) series.Counts {
+	t.Helper()
+	g.Batch = exportertest.Batch(t, series.V1, exportertest.Message(t, series.V1, round("m", n, 1000)...), nil)
+	defer g.Batch.Release()
+	refused, err := r.Restore(context.Background(), g)
+	require.NoError(t, err)
+	return refused
+}
+
+// What is given back enters the books as far as it was owed, whatever becomes of it: what
+// comes beyond that is there twice, and not in the books twice.
+func TestRestore_NoMoreThanIsOwed(t *testing.T) {
+	refuse := fail(exporter.Rejected, 400)
+	for _, c := range []struct {
+		name                string
+		script              exportertest.Script
+		owed                []int // of batches of 8 samples; 10 are withheld
+		delivered, rejected int
+		restored            int
+	}{
+		{"as much", accept, []int{8}, 8, 0, 8},
+		{"the batch has more than was owed of it", accept, []int{3, 4}, 7, 0, 7},
+		{"all of it refused", refuse, []int{8}, 0, 8, 8},
+		{"more delivered than is outstanding", accept, []int{8, 8}, 10, 0, 10},
+		{"more refused than is outstanding", refuse, []int{8, 8}, 0, 10, 10},
+		{"refused, and nothing of it owed", refuse, []int{0}, 0, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := open(t, vfs.NewMem(), nil, "a")
+				defer s.close()
+				r := s.lane("a", exportertest.NewBackend(c.script), func(o *exporter.Options) { o.Sampling = withholding{} })
+				s.feed("m", 10, 1000)
+				pause(2 * time.Second)
+				for k, owed := range c.owed {
+					refused := giveBack(t, r, 8, exporter.Return{UpTo: s.journal.Tail(), More: k+1 < len(c.owed), Owed: samples(owed)})
+					if c.rejected > 0 {
+						require.Equal(t, samples(8), refused)
+					}
+				}
+				pause(2 * time.Second)
+				b := r.Balance()
+				require.Equal(t, samples(c.delivered), b.Totals.Delivered)
+				var rejected series.Counts
+				for _, n := range b.Totals.Rejected {
+					rejected.Add(n)
+				}
+				require.Equal(t, samples(c.rejected), rejected)
+				require.Equal(t, samples(10), b.Totals.Withheld)
+				require.Equal(t, samples(c.restored), b.Totals.Restored)
+				require.Equal(t, b.Routed, b.Totals.Settled())
+				require.Equal(t, b.Totals, r.cursor.Committed().Totals, "as it is committed")
+			})
+		})
+	}
+}
+
+// What was given back for a place that was not reached is given again, and is in the books
+// once.
+func TestRestore_Forgo(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := open(t, vfs.NewMem(), nil, "a")
+		defer s.close()
+		r := s.lane("a", exportertest.NewBackend(accept), func(o *exporter.Options) { o.Sampling = withholding{} })
+		s.feed("m", 10, 1000)
+		pause(2 * time.Second)
+		for range 2 {
+			giveBack(t, r, 4, exporter.Return{UpTo: s.journal.Tail(), More: true, Owed: samples(4)})
+			r.Forgo()
+		}
+		require.Zero(t, r.Balance().Totals.Restored)
+		giveBack(t, r, 4, exporter.Return{UpTo: s.journal.Tail(), Owed: samples(4)})
+		pause(2 * time.Second)
+		b := r.Balance()
+		require.Equal(t, samples(4), b.Totals.Delivered)
+		require.Equal(t, samples(4), b.Totals.Restored)
+		require.Equal(t, samples(4), b.Totals.Redelivered, "it may have been there before")
+		require.Equal(t, s.journal.Tail(), r.cursor.Committed().Restore.Position)
+	})
+}

@@ -1,0 +1,111 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-metrics/sluice/config"
+	"github.com/sluice-metrics/sluice/internal/thinning"
+	"github.com/sluice-metrics/sluice/journal"
+	"github.com/sluice-metrics/sluice/journal/disk/vfs"
+	"github.com/sluice-metrics/sluice/sampler/ledger"
+)
+
+const (
+	sampledBackend = `
+  - name: a
+    remote_write: {url: "http://127.0.0.1:1/w", out_of_order_time_window: 1h}
+`
+	plainBackend = `
+  - name: a
+    adaptive_sampling: {enabled: false}
+    remote_write: {url: "http://127.0.0.1:1/w", out_of_order_time_window: 1h}
+`
+	anotherBackend = `
+  - name: b
+    remote_write: {url: "http://127.0.0.1:1/w", out_of_order_time_window: 1h}
+`
+)
+
+func backendsOf(t *testing.T, list ...string) *config.Config {
+	t.Helper()
+	text := "adaptive_sampling: {backfill: true}\nbackends:"
+	for _, b := range list {
+		text += b
+	}
+	c, err := config.Parse("sluice.yaml", []byte(text))
+	require.NoError(t, err)
+	return c
+}
+
+// openSession leaves a ledger of backend a with a session that is open.
+func openSession(t *testing.T, storage string) {
+	t.Helper()
+	l, err := ledger.Open(ledger.Options{
+		Dir: ledgerDir(storage), Backend: "a", FS: vfs.OS{}, Backfill: true, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+	})
+	require.NoError(t, err)
+	_, err = l.Resume(ledger.Resumption{})
+	require.NoError(t, err)
+	at := journal.Position{Segment: 1000}
+	require.NoError(t, l.Begin(ledger.Session{From: at, Rebuild: at, Digest: "then", Config: []byte("then"), Setting: ledger.Setting{At: at, Rate: 0.5}}))
+	require.NoError(t, l.Close())
+}
+
+// A reload that is refused leaves the session of a backend open that it was to sample no
+// more; one that is applied ends it.
+func TestReload_EndsSamplingOnceItIsCertain(t *testing.T) {
+	storage := t.TempDir()
+	openSession(t, storage)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	next := backendsOf(t, sampledBackend)
+	g, err := New(Options{
+		Config:      next,
+		Load:        func() (*config.Config, error) { return next, nil },
+		StoragePath: storage,
+		Listener:    listener,
+		Scheme:      "http",
+		Serve:       func(l net.Listener, s *http.Server) error { return s.Serve(l) },
+		Logger:      slog.New(slog.DiscardHandler),
+		Now:         time.Now,
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	defer func() {
+		cancel()
+		require.NoError(t, <-ended)
+	}()
+	require.Eventually(t, func() bool { return g.ready.get() == "" }, 10*time.Second, time.Millisecond)
+	open := func() int {
+		v, err := ledger.Read(vfs.OS{}, ledgerDir(storage), "a")
+		require.NoError(t, err)
+		return len(v.Entries)
+	}
+	thinner := func() *thinning.Thinner { return (*g.lines.Load())[0].connected.Load().thinner }
+	require.Equal(t, 1, open())
+
+	// The ledger of the other backend cannot be read, so that it cannot be connected.
+	broken := filepath.Join(storage, "ledger", "b.0000000001.ledger")
+	require.NoError(t, os.WriteFile(broken, nil, 0o644))
+	require.NoError(t, os.Truncate(broken, 2<<30)) // larger than any ledger
+	next = backendsOf(t, plainBackend, anotherBackend)
+	require.ErrorContains(t, g.Reload(), "cannot be connected")
+	require.Equal(t, 1, open(), "the session goes on")
+	require.NotNil(t, thinner())
+
+	require.NoError(t, os.Remove(broken))
+	require.NoError(t, g.Reload())
+	require.Zero(t, open())
+	require.Nil(t, thinner())
+}
