@@ -23,7 +23,7 @@ import (
 	"github.com/sluice-metrics/sluice/sampler"
 )
 
-//go:generate go run ./gendocs ../docs/config.md
+//go:generate go run ./gendocs ../docs/config.md schema.json
 
 // Config is the whole configuration. Get one from Load, Parse or Default; it is not
 // changed afterwards and may be read by several goroutines.
@@ -47,7 +47,8 @@ type Config struct {
 	// Pairs of Prometheus servers that scrape the same targets, of which one at a time is
 	// believed; needs lease. Absent: what both send goes on.
 	HA *ha.Config `yaml:"ha,omitempty"`
-	// Where spans of leases are sent. Absent: none are made.
+	// Where spans of leases are sent; needs lease, and clusters, which the leases are for.
+	// Absent: none are made.
 	Tracing *Tracing `yaml:"tracing,omitempty"`
 	// Names under which some metrics are exported too.
 	Compat Compat `yaml:"compat"`
@@ -172,6 +173,9 @@ func (c *Config) Validate() error {
 		errs = append(errs, fielderror.Errorf("backends", "%d backends; at most %d are possible", n, router.MaxBackends))
 	}
 	errs = append(errs, c.validateHA())
+	if c.Tracing != nil && c.Lease == nil {
+		errs = append(errs, fielderror.Errorf("tracing", "has no effect without a section lease: the spans are those of leases; add lease, or remove tracing"))
+	}
 	clusters := map[string]int{}
 	for i := range c.Clusters {
 		cl, path := &c.Clusters[i], fmt.Sprintf("clusters[%d]", i)

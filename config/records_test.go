@@ -55,3 +55,11 @@ func TestPairsNeedRecords(t *testing.T) {
 	require.ErrorContains(t, err, "ha.replica_label: must not be cluster_label")
 	require.ErrorContains(t, err, "ha.failover_timeout: must be at least 2s")
 }
+
+func TestTracingNeedsLease(t *testing.T) {
+	const tracing = "tracing: {endpoint: 'http://127.0.0.1:4318/v1/traces'}\n"
+	_, err := Parse("f.yaml", []byte(tracing+smallest))
+	require.ErrorContains(t, err, "f.yaml:1:1: tracing: has no effect without a section lease")
+	c := mustParse(t, tracing+"lease: {local: {}}\n"+smallest)
+	require.Equal(t, "http://127.0.0.1:4318/v1/traces", c.Tracing.Endpoint)
+}

@@ -29,6 +29,9 @@ type Request struct {
 	Message *remotewrite.Message
 	// Room is memory to write Admission.Body into, from its start. It may be nil.
 	Room []byte
+	// Settled is what Admit returned for the same request before, after its Settle. Nil at
+	// first.
+	Settled *Unsettled
 }
 
 // Admission is what may be accepted of a request. After a Check that returned nil it is
@@ -60,10 +63,10 @@ type drop struct {
 	counts series.Counts
 }
 
-// Admit judges every series of a request. It returns nil when none belongs to an HA
-// cluster, and the request is to go on as it is. An error is ErrLater, ErrTooManyClusters,
-// or that of ctx.
-func (t *Tracker) Admit(ctx context.Context, r Request) (*Admission, error) {
+// Admit judges every series of a request by what is known, and does not wait. It returns nil
+// when none belongs to an HA cluster, and the request is to go on as it is. An error is
+// ErrLater, ErrTooManyClusters, or an *Unsettled.
+func (t *Tracker) Admit(r Request) (*Admission, error) {
 	if !bytes.Contains(r.Plain, []byte(t.o.Config.ReplicaLabel)) {
 		return nil, nil
 	}
@@ -71,15 +74,19 @@ func (t *Tracker) Admit(ctx context.Context, r Request) (*Admission, error) {
 		return nil, nil // it is refused for it
 	}
 	now := t.o.Now()
+	if r.Settled != nil {
+		now = r.Settled.now // the horizon, and what is asked for with it, stays what it was
+	}
 	sp := split{cluster: []byte(t.o.Config.ClusterLabel), replica: []byte(t.o.Config.ReplicaLabel), horizon: now.Add(time.Duration(t.o.Config.FailoverTimeout)).UnixMilli()}
 	sp.read(r.Message)
 	if len(sp.parts) == 0 {
 		return nil, nil
 	}
 	a := &Admission{t: t}
+	open := &Unsettled{t: t, now: now}
 	claims := make([]*claim, len(sp.parts)) // nil: not elected
 	for i := range sp.parts {
-		cl, err := t.judge(ctx, &sp.parts[i], now)
+		cl, err := t.judge(&sp.parts[i], open, r.Settled)
 		if err != nil {
 			return nil, err
 		}
@@ -88,19 +95,34 @@ func (t *Tracker) Admit(ctx context.Context, r Request) (*Admission, error) {
 		}
 		claims[i] = cl
 	}
+	if len(open.asks) > 0 {
+		return nil, open
+	}
 	a.hold(&sp, claims, now)
 	a.accept(&sp, claims, r)
 	return a, nil
 }
 
-// judge returns the claim of an elected replica, and nil for another.
-func (t *Tracker) judge(ctx context.Context, p *part, now time.Time) (*claim, error) {
-	c := t.cluster(p.cluster, now)
+// judge returns the claim of an elected replica, and nil for another. What the store has to
+// be asked for goes to open.
+func (t *Tracker) judge(p *part, open, settled *Unsettled) (*claim, error) {
+	c := t.cluster(p.cluster, open.now)
 	if c == nil {
 		return nil, fmt.Errorf("cluster %.100q: %w (%d)", p.cluster, ErrTooManyClusters, t.o.Config.MaxClusters)
 	}
-	c.note(p.replica, now)
-	return t.claim(ctx, c, p.replica, p.mark)
+	if settled == nil {
+		c.note(p.replica, open.now)
+	} else if cl := settled.claims[p.member]; cl != nil && c.stillCovers(cl, p.mark) {
+		return cl, nil
+	}
+	if cl, done, err := c.covered(p.replica, p.mark); done {
+		return cl, err
+	}
+	if t.away(t.o.Now()) {
+		return c.without(p.replica, p.mark, errUnavailable)
+	}
+	open.asks = append(open.asks, ask{cluster: c, replica: p.replica, upTo: p.mark})
+	return nil, nil
 }
 
 // claim makes sure that the record says that the replica is elected and covers samples up
@@ -128,7 +150,7 @@ func (t *Tracker) claim(ctx context.Context, c *cluster, replica string, upTo in
 		next, known := c.claiming(replica)
 		if !known {
 			if err := t.read(ctx, c); err != nil {
-				return c.without(replica, upTo, err)
+				return c.afterFailure(ctx, replica, upTo, err)
 			}
 			continue
 		}
@@ -137,7 +159,7 @@ func (t *Tracker) claim(ctx context.Context, c *cluster, replica string, upTo in
 			err = t.read(ctx, c)
 		}
 		if err != nil {
-			return c.without(replica, upTo, err)
+			return c.afterFailure(ctx, replica, upTo, err)
 		}
 	}
 	return nil, fmt.Errorf("the record of HA cluster %q is written by too many at once: %w", c.name, ErrLater)
@@ -183,6 +205,14 @@ func (c *cluster) claiming(replica string) (next Record, known bool) {
 		return c.first(replica, now), true
 	}
 	return c.next(now), c.known
+}
+
+// afterFailure is without, for a request whose sender is still there.
+func (c *cluster) afterFailure(ctx context.Context, replica string, upTo int64, cause error) (*claim, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return c.without(replica, upTo, cause)
 }
 
 // without judges without the store: the elected replica stays the elected one, or waits.

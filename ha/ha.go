@@ -170,8 +170,12 @@ func (t *Tracker) away(now time.Time) bool {
 	return !t.failed.IsZero() && now.Sub(t.failed) < storeTimeout+3*t.tick()
 }
 
-// asked notes how a call of the store ended.
-func (t *Tracker) asked(err error) {
+// asked notes how a call of the store for the caller with ctx ended. Where the caller has
+// gone, that says nothing of the store.
+func (t *Tracker) asked(ctx context.Context, err error) {
+	if err != nil && ctx.Err() != nil {
+		return
+	}
 	t.mu.Lock()
 	was := !t.failed.IsZero()
 	if err != nil {
@@ -193,14 +197,14 @@ var errUnavailable = errors.New("the store of HA elections does not answer")
 
 // read reads a cluster's record. The caller holds the cluster's exchange.
 func (t *Tracker) read(ctx context.Context, c *cluster) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	limited, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	value, revision, err := t.o.Store.ReadRecord(ctx, recordName(c.name))
+	value, revision, err := t.o.Store.ReadRecord(limited, recordName(c.name))
 	var r Record
 	if err == nil && revision != 0 {
 		r, err = decodeRecord(value)
 	}
-	t.asked(err)
+	t.asked(ctx, err)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
@@ -210,11 +214,11 @@ func (t *Tracker) read(ctx context.Context, c *cluster) error {
 
 // swap writes a cluster's record. The caller holds the cluster's exchange.
 func (t *Tracker) swap(ctx context.Context, c *cluster, next Record) (swapped bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	limited, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	sent := t.o.Now()
-	revision, swapped, err := t.o.Store.SwapRecord(ctx, recordName(c.name), c.at(), next.encode())
-	t.asked(err)
+	revision, swapped, err := t.o.Store.SwapRecord(limited, recordName(c.name), c.at(), next.encode())
+	t.asked(ctx, err)
 	switch {
 	case err != nil:
 		t.metrics.cas.WithLabelValues(casError).Inc()

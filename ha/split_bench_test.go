@@ -32,7 +32,7 @@ func BenchmarkAdmit(b *testing.B) {
 			var room []byte
 			b.ReportAllocs()
 			for b.Loop() {
-				a, err := tracker.Admit(b.Context(), Request{Version: v, Plain: plain, Message: &m, Room: room})
+				a, err := admit(b.Context(), tracker, Request{Version: v, Plain: plain, Message: &m, Room: room})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -187,7 +187,7 @@ func TestCheck_RightIsOver(t *testing.T) {
 		g.start()
 		defer func() { g.stop() }()
 		plain := requestV1(t, row{labels: []string{"__name__", "c", "__replica__", "a", "cluster", "x"}, samples: []int64{time.Now().UnixMilli()}})
-		a, err := g.tracker.Load().Admit(t.Context(), Request{Version: series.V1, Plain: plain, Message: &remotewrite.Message{}})
+		a, err := admit(t.Context(), g.tracker.Load(), Request{Version: series.V1, Plain: plain, Message: &remotewrite.Message{}})
 		require.NoError(t, err)
 		time.Sleep(28 * time.Second)
 		require.NoError(t, a.Check())

@@ -122,14 +122,26 @@ func (g *gateway) start() {
 
 var errDown = errors.New("gateway is down")
 
+// admit asks the store where that is needed.
+func admit(ctx context.Context, tracker *Tracker, r Request) (*Admission, error) {
+	for {
+		a, err := tracker.Admit(r)
+		if !errors.As(err, &r.Settled) {
+			return a, err
+		}
+		if err := r.Settled.Settle(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // write does what the receiver does.
 func (g *gateway) write(v series.Version, plain []byte) (deduplicated series.Counts, err error) {
 	tracker := g.tracker.Load()
 	if tracker == nil {
 		return series.Counts{}, errDown
 	}
-	var m remotewrite.Message
-	a, err := tracker.Admit(g.t.Context(), Request{Version: v, Plain: plain, Message: &m})
+	a, err := admit(g.t.Context(), tracker, Request{Version: v, Plain: plain, Message: &remotewrite.Message{}})
 	if err != nil {
 		return series.Counts{}, err
 	}

@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -49,8 +50,9 @@ type IngestOptions struct {
 // checks, resolves and appends. Requests that hold something invalid are written anew
 // without it.
 type Ingester struct {
-	o     IngestOptions
-	slots chan *scratch
+	o       IngestOptions
+	slots   chan *scratch
+	waiting *waitingRoom
 
 	// gate is held for reading from the resolving of a request to the end of its
 	// append, so that Exclusive can change routes and journal together.
@@ -61,7 +63,7 @@ type Ingester struct {
 func NewIngester(o IngestOptions) *Ingester {
 	// Decoding is bound by CPU: more at a time only costs memory.
 	n := min(o.Config.MaxInFlight, runtime.GOMAXPROCS(0)+1)
-	in := &Ingester{o: o, slots: make(chan *scratch, n)}
+	in := &Ingester{o: o, slots: make(chan *scratch, n), waiting: newWaitingRoom(o.Config)}
 	for range n {
 		in.slots <- &scratch{}
 	}
@@ -126,7 +128,7 @@ func refuse(status int, format string, args ...any) error {
 // nil error with Refused counts is a partial write. The error is a *Refusal, or that of
 // ctx; after either nothing was kept.
 func (in *Ingester) Ingest(ctx context.Context, v series.Version, buf *series.Buffer) (Result, error) {
-	d, err := in.decode(ctx, v, buf)
+	d, err := in.judged(ctx, v, buf)
 	if err != nil {
 		return Result{}, err
 	}
@@ -151,9 +153,34 @@ func (in *Ingester) Ingest(ctx context.Context, v series.Version, buf *series.Bu
 	return d.result, nil
 }
 
+// settleTries is how often a request may have to wait until it can be judged: the answer of
+// one time can be out of date before the request has a place for its decoding.
+const settleTries = 3
+
+// judged is decode of a request that may have to wait for Pairs. It is decoded anew after
+// that: while it waits, its memory is that of its body.
+func (in *Ingester) judged(ctx context.Context, v series.Version, buf *series.Buffer) (decoded, error) {
+	var settled Unsettled
+	for tries := 0; ; tries++ {
+		d, err := in.decode(ctx, v, buf, settled)
+		if !errors.As(err, &settled) {
+			return d, err
+		}
+		if tries == settleTries {
+			err = refuse(http.StatusServiceUnavailable, "%w, again and again", err)
+		} else {
+			err = in.settle(ctx, settled, int64(len(buf.B)))
+		}
+		if err != nil {
+			buf.Free()
+			return decoded{}, err
+		}
+	}
+}
+
 // decode makes a batch of the request. Where it returns one, the gate is held for
-// reading.
-func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Buffer) (decoded, error) {
+// reading. It owns buf, but after an error that is Unsettled.
+func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Buffer, settled Unsettled) (decoded, error) {
 	free := buf
 	defer func() {
 		if free != nil {
@@ -187,8 +214,11 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 	if err != nil {
 		return decoded{}, refuse(http.StatusBadRequest, "the body is not a snappy block: %w", err)
 	}
-	pairs, plain, err := in.admit(ctx, s, v, plain)
+	pairs, plain, err := in.admit(s, v, plain, settled)
 	if err != nil {
+		if errors.As(err, &settled) {
+			free = nil
+		}
 		return decoded{}, err
 	}
 	if err := s.msg.Index(v, plain, in.o.Resolver.Seed()); err != nil {

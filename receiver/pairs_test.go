@@ -24,7 +24,7 @@ type script struct {
 	ended []bool // what Done was told
 }
 
-func (s *script) Admit(_ context.Context, r receiver.PairRequest) (receiver.PairAdmission, error) {
+func (s *script) Admit(r receiver.PairRequest) (receiver.PairAdmission, error) {
 	require.NoError(s.t, r.Message.Scan(r.Version, r.Plain), "a Message to read the request with")
 	if s.refuse != nil {
 		return nil, s.refuse

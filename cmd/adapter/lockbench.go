@@ -74,6 +74,7 @@ func (f *lockbenchFlags) compare(ctx context.Context, stdout, stderr io.Writer) 
 	report, err := lockbench.Run(ctx, lockbench.Options{
 		Subjects: subjects, Acquisitions: f.acquisitions, Contenders: f.contenders, TTL: f.ttl,
 		Progress: func(name string) { fmt.Fprintf(stderr, "measuring %s\n", name) },
+		Failed:   func(name, reason string) { fmt.Fprintf(stderr, "%s cannot be measured: %s\n", name, reason) },
 	})
 	if err != nil {
 		return err

@@ -87,8 +87,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	add(mixinCommand(app))
 	add(demoCommand(app, &f))
 
+	hideUnused(app, args)
 	cmd, err := app.Parse(args)
-	if help(args) {
+	if help(args) || cmd == helpCommand {
 		return exitOK
 	}
 	if err != nil {
@@ -96,6 +97,51 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return commands[cmd](stdout, stderr)
+}
+
+// helpCommand is the command with which kingpin answers as with --help.
+const helpCommand = "help"
+
+// commonFlags are the flags of the program that a command uses, by its first word. run
+// uses all, and a command that is not in it none.
+func commonFlags() map[string][]string {
+	return map[string][]string{
+		"check":   {"config.file"},
+		"classes": {"config.file"},
+		"probe":   {"config.file"},
+		"ledger":  {"storage.path"},
+		"demo":    {"web.listen-address", "storage.path", "log.level", "log.format"},
+	}
+}
+
+// hideUnused leaves those flags of the program out of a command's help that the command
+// does not use. They are taken all the same.
+func hideUnused(app *kingpin.Application, args []string) {
+	cmd := picked(app, args)
+	if cmd == "" || cmd == "run" {
+		return
+	}
+	for _, f := range app.Model().Flags {
+		own := f.Name == app.HelpFlag.Model().Name || f.Name == app.VersionFlag.Model().Name
+		if !own && !slices.Contains(commonFlags()[cmd], f.Name) {
+			app.GetFlag(f.Name).Hidden()
+		}
+	}
+}
+
+// picked is the first word of the command that the arguments are for; empty where they name
+// none.
+func picked(app *kingpin.Application, args []string) string {
+	// What is wrong with the arguments is told when they are parsed for good.
+	context, _ := app.ParseContext(args)
+	if context == nil || context.SelectedCommand == nil {
+		return ""
+	}
+	cmd, _, _ := strings.Cut(context.SelectedCommand.FullCommand(), " ")
+	if i := slices.Index(args, helpCommand); cmd == helpCommand && i >= 0 {
+		return picked(app, append([]string{"--help"}, args[i+1:]...))
+	}
+	return cmd
 }
 
 // action is what a command does; it returns the exit code.
@@ -155,7 +201,6 @@ const gcPercent = 50
 
 func serveGateway(f flags) error {
 	logger := promslog.New(&f.log)
-	quietLibraries(logger)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}

@@ -8,6 +8,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/sluice-metrics/sluice/internal/plot"
 )
 
 //go:embed page.html
@@ -26,7 +28,7 @@ type page struct {
 	Columns []string
 	Rows    [][]string
 	Methods []method
-	Plots   []plot
+	Plots   []figure
 }
 
 // method is one line of each plot; Class picks its colour and its dashes.
@@ -35,20 +37,13 @@ type method struct {
 	Class string
 }
 
-// plot is one figure against the requested rate.
-type plot struct {
+// figure is one value against the requested rate.
+type figure struct {
 	Title, Note string
 	Width       int
 	Height      int
-	Ticks       []tick // on both axes
+	Ticks       []plot.Tick // on both axes
 	Lines       []line
-}
-
-// tick is a line of the grid with its text.
-type tick struct {
-	X1, Y1, X2, Y2 float64
-	TextX, TextY   float64
-	Anchor, Text   string
 }
 
 type line struct {
@@ -63,7 +58,10 @@ type dot struct {
 }
 
 func (r *Report) writePage(w io.Writer) error {
-	t, err := template.New("page").Parse(pageText)
+	t, err := plot.AddTo(template.New("page"))
+	if err == nil {
+		t, err = t.Parse(pageText)
+	}
 	if err != nil {
 		return err
 	}
@@ -74,24 +72,24 @@ func (r *Report) writePage(w io.Writer) error {
 			p.Methods = append(p.Methods, m)
 		}
 	}
-	p.Plots = []plot{
-		r.plot(p.Methods, "Steps that are bad", "missing, or off by more than 10 %; lower is better", func(r Row) float64 { return r.Bad }),
-		r.plot(p.Methods, "Alerts that agree", "time firing on both sides over time firing on either; higher is better", func(r Row) float64 { return r.AlertAgreement }),
-		r.plot(p.Methods, "Pages that agree", "the same for severity page; higher is better", func(r Row) float64 { return r.PageAgreement }),
-		r.plot(p.Methods, "Error that 95 % of steps keep to", "cut off at 100 %; lower is better", func(r Row) float64 { return min(1, r.P95) }),
-		r.plot(p.Methods, "Samples kept", "as a share of all; the rate is what was asked for", func(r Row) float64 { return r.Kept }),
-		r.plot(p.Methods, "Bytes kept", "compressed, as a share of those of all", func(r Row) float64 { return r.Bytes }),
+	p.Plots = []figure{
+		r.figure(p.Methods, "Steps that are bad", "missing, or off by more than 10 %; lower is better", func(r Row) float64 { return r.Bad }),
+		r.figure(p.Methods, "Alerts that agree", "time firing on both sides over time firing on either; higher is better", func(r Row) float64 { return r.AlertAgreement }),
+		r.figure(p.Methods, "Pages that agree", "the same for severity page; higher is better", func(r Row) float64 { return r.PageAgreement }),
+		r.figure(p.Methods, "Error that 95 % of steps keep to", "cut off at 100 %; lower is better", func(r Row) float64 { return min(1, r.P95) }),
+		r.figure(p.Methods, "Samples kept", "as a share of all; the rate is what was asked for", func(r Row) float64 { return r.Kept }),
+		r.figure(p.Methods, "Bytes kept", "compressed, as a share of those of all", func(r Row) float64 { return r.Bytes }),
 	}
 	return t.Execute(w, p)
 }
 
 func methodOf(m Method, n int) method {
-	return method{Name: string(m), Class: fmt.Sprintf("m%d", n%3)}
+	return method{Name: string(m), Class: plot.Class(n)}
 }
 
-// plot draws a share against the rate, one line for each method. The rates stand at
+// figure draws a share against the rate, one line for each method. The rates stand at
 // equal distances, falling to the right.
-func (r *Report) plot(methods []method, title, note string, of func(Row) float64) plot {
+func (r *Report) figure(methods []method, title, note string, of func(Row) float64) figure {
 	var rates []float64
 	for _, row := range r.Rows {
 		rates = append(rates, row.Rate)
@@ -110,16 +108,16 @@ func (r *Report) plot(methods []method, title, note string, of func(Row) float64
 	y := func(share float64) float64 {
 		return math.Round(10*(plotTop+(1-share)*(plotHeight-plotTop-plotBottom))) / 10
 	}
-	p := plot{Title: title, Note: note, Width: plotWidth, Height: plotHeight}
+	p := figure{Title: title, Note: note, Width: plotWidth, Height: plotHeight}
 	for i := range 5 {
 		at := float64(i) / 4
-		p.Ticks = append(p.Ticks, tick{
+		p.Ticks = append(p.Ticks, plot.Tick{
 			X1: plotLeft, Y1: y(at), X2: plotWidth - plotRight, Y2: y(at),
 			TextX: plotLeft - 6, TextY: y(at) + 4, Anchor: "end", Text: percent(at, 0),
 		})
 	}
 	for _, rate := range rates {
-		p.Ticks = append(p.Ticks, tick{
+		p.Ticks = append(p.Ticks, plot.Tick{
 			X1: x(rate), Y1: y(0), X2: x(rate), Y2: y(0) + 4,
 			TextX: x(rate), TextY: plotHeight - 10, Anchor: "middle", Text: fmt.Sprint(rate),
 		})

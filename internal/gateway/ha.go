@@ -80,8 +80,16 @@ func (g *Gateway) appendHeld(ctx context.Context, v series.Version, body []byte)
 }
 
 // Admit implements receiver.Pairs.
-func (p *pairs) Admit(ctx context.Context, r receiver.PairRequest) (receiver.PairAdmission, error) {
-	a, err := p.tracker.Admit(ctx, ha.Request{Version: r.Version, Plain: r.Plain, Message: r.Message, Room: r.Room})
+func (p *pairs) Admit(r receiver.PairRequest) (receiver.PairAdmission, error) {
+	var before *ha.Unsettled
+	if u, ok := r.Settled.(unsettled); ok {
+		before = u.Unsettled
+	}
+	a, err := p.tracker.Admit(ha.Request{Version: r.Version, Plain: r.Plain, Message: r.Message, Room: r.Room, Settled: before})
+	var open *ha.Unsettled
+	if errors.As(err, &open) {
+		return nil, unsettled{open}
+	}
 	if err != nil {
 		return nil, refusePair(err)
 	}
@@ -89,6 +97,17 @@ func (p *pairs) Admit(ctx context.Context, r receiver.PairRequest) (receiver.Pai
 		return nil, nil
 	}
 	return &pairAdmission{a}, nil
+}
+
+// unsettled is the receiver's view of a request about which the store has to be asked.
+type unsettled struct{ *ha.Unsettled }
+
+// Settle implements receiver.Unsettled.
+func (u unsettled) Settle(ctx context.Context) error {
+	if err := u.Unsettled.Settle(ctx); err != nil {
+		return refusePair(err)
+	}
+	return nil
 }
 
 // refusePair tells the sender what to do about an error of package ha.

@@ -7,7 +7,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,8 +25,10 @@ type Options struct {
 	Contenders int
 	// TTL of the leases.
 	TTL time.Duration
-	// Progress is told which kind is measured next.
+	// Progress is told which kind is measured next. It may be nil.
 	Progress func(name string)
+	// Failed is told at once why a kind cannot be measured, in one line. It may be nil.
+	Failed func(name, reason string)
 }
 
 // Report is what was measured.
@@ -95,12 +99,26 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			return nil, context.Cause(ctx)
 		}
 		if err != nil {
-			result = Result{Error: err.Error()}
+			result = Result{Error: oneLine(err)}
+			if o.Failed != nil {
+				o.Failed(s.Name, result.Error)
+			}
 		}
 		result.Name = s.Name
 		r.Results = append(r.Results, result)
 	}
 	return r, nil
+}
+
+// oneLine is the text of an error, of which clients of several servers make a line each.
+func oneLine(err error) string {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(parts, line) {
+			parts = append(parts, line)
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // run is the measurement of one subject.
@@ -113,7 +131,7 @@ type run struct {
 func measure(ctx context.Context, s Subject, o Options) (Result, error) {
 	r := run{Options: o, subject: s, prefix: "lockbench-" + rand.Text()[:8] + "-"}
 	var result Result
-	for _, step := range []func(context.Context, *Result) error{r.alone, r.contended, r.crash, r.stalled} {
+	for _, step := range []func(context.Context, *Result) error{r.answers, r.alone, r.contended, r.crash, r.stalled} {
 		if err := step(ctx, &result); err != nil {
 			return Result{}, err
 		}
@@ -131,12 +149,33 @@ func (r *run) open(addresses []string) (*lock.Engine, error) {
 
 func (r *run) options() lock.Options { return lock.Options{TTL: r.TTL} }
 
-// How long an acquisition may take when nothing is wrong, and the first one, which shows
-// whether the backend is there.
+// How long an acquisition may take when nothing is wrong, and an answer to show that the
+// backend is there.
 const (
 	patience      = 30 * time.Second
-	firstPatience = 5 * time.Second
+	firstPatience = 3 * time.Second
 )
+
+// answers asks the backend for a lock once: the engines try again and again for what it
+// does not answer.
+func (r *run) answers(ctx context.Context, _ *Result) error {
+	store, err := r.subject.Open(r.subject.Addresses)
+	if err != nil {
+		return err
+	}
+	defer store.Close() //nolint:errcheck // what is left expires
+	ctx, cancel := context.WithTimeout(ctx, firstPatience)
+	defer cancel()
+	c := lock.Claim{Name: r.prefix + "first", Holder: "lockbench/" + rand.Text(), TTL: r.TTL}
+	g, err := store.Grant(ctx, c)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer within %v: %w", firstPatience, err)
+	case err != nil:
+		return err
+	}
+	return store.Release(ctx, g)
+}
 
 // alone takes and gives back a lock.
 func (r *run) alone(ctx context.Context, result *Result) error {
@@ -147,11 +186,7 @@ func (r *run) alone(ctx context.Context, result *Result) error {
 	defer e.Close() //nolint:errcheck // what is left expires
 	var acquire, release []time.Duration
 	for i := range r.Acquisitions + 1 {
-		limit := patience
-		if i == 0 {
-			limit = firstPatience
-		}
-		limited, cancel := context.WithTimeout(ctx, limit)
+		limited, cancel := context.WithTimeout(ctx, patience)
 		start := time.Now()
 		l, err := e.Acquire(limited, r.prefix+"alone", r.options())
 		took := time.Since(start)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -98,6 +99,38 @@ func TestServerNotThere(t *testing.T) {
 	cancel(errors.New("interrupted"))
 	_, err = lockbench.Run(ctx, lockbench.Options{Subjects: subjects, Acquisitions: 1, Contenders: 1, TTL: time.Second})
 	require.EqualError(t, err, "interrupted")
+}
+
+// Servers that are not there, or take connections and never answer, cost seconds and a line
+// each; the others are measured.
+func TestServersThatDoNotAnswer(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	for name, address := range map[string]string{"not there": testutil.FreeAddress(t), "silent": silent.Addr().String()} {
+		t.Run(name, func(t *testing.T) {
+			servers := lockbench.Servers{
+				Etcd: []string{address}, Redis: []string{address, testutil.FreeAddress(t), testutil.FreeAddress(t)},
+				Postgres: "postgres://u:hidden@" + address + "/d",
+			}
+			subjects, err := servers.Subjects()
+			require.NoError(t, err)
+			failed := map[string]string{}
+			start := time.Now()
+			report, err := lockbench.Run(context.Background(), lockbench.Options{
+				Subjects: subjects, Acquisitions: 1, Contenders: 1, TTL: time.Second,
+				Failed: func(name, reason string) { failed[name] += reason },
+			})
+			require.NoError(t, err)
+			require.Less(t, time.Since(start), 25*time.Second, "5 kinds, and the local one")
+			require.Len(t, report.Results, 6)
+			for _, r := range report.Results {
+				require.Equal(t, r.Name != "local", r.Error != "", r.Name)
+				require.Equal(t, r.Error, failed[r.Name], "told once")
+				require.NotContains(t, r.Error, "\n")
+			}
+		})
+	}
 }
 
 func TestParse(t *testing.T) {

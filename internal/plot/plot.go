@@ -62,6 +62,9 @@ type DrawnLine struct {
 	Points      []string
 }
 
+// Class is the class of the style for the line with the number, and for dots on it.
+func Class(line int) string { return fmt.Sprintf("line%d", line%colours) }
+
 // Draw finds the places. Values start at 0, or below where some are negative.
 func (c Chart) Draw() Drawing {
 	d := Drawing{Title: c.Title, Note: c.Note, Width: width, Height: height}
@@ -94,7 +97,7 @@ func (c Chart) Draw() Drawing {
 	}
 	for i, l := range c.Lines {
 		d.Lines = append(d.Lines, DrawnLine{
-			Name: l.Name, Class: fmt.Sprintf("line%d", i%colours), Points: points(c.X, l.Y, x, y),
+			Name: l.Name, Class: Class(i), Points: points(c.X, l.Y, x, y),
 		})
 	}
 	return d

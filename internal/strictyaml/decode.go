@@ -80,8 +80,15 @@ func (d *Document) section(n *yaml.Node, v reflect.Value, path string) {
 		d.mapping(n, free, path)
 		return
 	}
+	var before place
 	for _, p := range d.pairs(n, path) {
 		i := slices.IndexFunc(fields, func(f Field) bool { return f.Key == p.name })
+		if i < 0 && n.Style&yaml.FlowStyle != 0 && p.value.Value == "" && isNull(p.value) && holdsSecret(before.name) {
+			// The rest of a password may not be shown as a key.
+			d.add(d.at(Problem{Path: step(path, before.name), Message: "a comma ends a value that has no quotes; put the value in quotes"}, before.key))
+			continue
+		}
+		before = p
 		if i < 0 {
 			d.unknown(p, fields, path)
 			continue
@@ -166,13 +173,22 @@ func (d *Document) value(n *yaml.Node, v reflect.Value, path string) {
 		d.fail(n, path, "expected "+describe(v.Type())+", got "+d.found(n, path))
 		return
 	}
+	if anything {
+		// The library's words quote the value, which may be a secret further in.
+		d.fail(n, path, "a value in it is not what its tag (such as !!int) says")
+		return
+	}
 	var load *yaml.LoadError
 	if errors.As(err, &load) && load.Unwrap() != nil {
 		err = load.Unwrap()
 	}
 	var bad *url.Error
 	if errors.As(err, &bad) {
-		err = fmt.Errorf("expected %s, got %s: %w", describe(v.Type()), d.found(n, path), bad.Err)
+		text := fmt.Sprintf("expected %s, got %s", describe(v.Type()), d.found(n, path))
+		if !quotesSecret(bad.Err.Error(), n.Value) {
+			text += ": " + bad.Err.Error()
+		}
+		err = errors.New(text)
 	}
 	d.fail(n, path, err.Error())
 }
@@ -370,7 +386,7 @@ func (d *Document) found(n *yaml.Node, path string) string {
 	if isNull(n) {
 		return "nothing"
 	}
-	if isSecretKey(d.keyOf(path).name) {
+	if d.secret(path) {
 		return "a text"
 	}
 	switch n.ShortTag() {

@@ -114,6 +114,8 @@ func FuzzParse(f *testing.F) {
 		"claims: {a: [1, {b: c}], ? [x] : y}\n",
 		"gates:\n  - {password: a, url: 'http://a:b@c', headers: {X: {secrets: [q]}}}\n",
 		"a: \"x\n\ty\n",
+		"gates:\n- {password: [\n\"a\", {b: 'c''d'}\n], idd: 5}\n- authorization: {type: x, y: {\nz: 1}}\n",
+		"password: &a !!str \"a\\\"b\"c\ntoken:\n- *a\n- ? dsn\n  : x=y\n",
 		"name: é\n\tpump: 5\n---\n",
 	} {
 		f.Add(text)

@@ -124,9 +124,39 @@ func (d *Document) Inherit(path string, into any) {
 func (d *Document) Report(err error) {
 	for _, e := range fielderror.List(err) {
 		if !d.broken[e.Path] && !d.withinUnusable(e.Path) {
-			d.add(d.locate(Problem{Path: e.Path, Message: e.Err.Error()}))
+			d.add(d.locate(Problem{Path: e.Path, Message: d.withoutValue(e)}))
 		}
 	}
+}
+
+// withoutValue is the text of an error, which may quote the value that it is about, without
+// that value where it is a secret.
+func (d *Document) withoutValue(e *fielderror.Error) string {
+	text := e.Err.Error()
+	where, ok := d.places[e.Path]
+	if !ok || where.value == nil || !d.secret(e.Path) {
+		return text
+	}
+	for where.value.Kind == yaml.AliasNode {
+		where.value = where.value.Alias
+	}
+	return hideQuoted(text, where.value.Value)
+}
+
+// secret reports whether the value at path is not to be shown.
+func (d *Document) secret(path string) bool {
+	name := "" // of the key below
+	for ; path != ""; path = parent(path) {
+		where := d.places[path]
+		if where.key == nil {
+			continue
+		}
+		if holdsSecret(where.name) && (!isAuthorization(where.name) || !shownInAuthorization(name)) {
+			return true
+		}
+		name = where.name
+	}
+	return false
 }
 
 func (d *Document) withinUnusable(path string) bool {
@@ -171,11 +201,15 @@ func (d *Document) Err() error {
 		samePlace := a.Line == b.Line && a.Column == b.Column && !a.inherited && !b.inherited
 		return a.Message == b.Message && (samePlace || a.Path == b.Path)
 	})
-	return &Error{File: d.name, Problems: list, lines: d.lines}
+	shown := map[int]bool{}
+	for _, p := range list {
+		shown[p.Line-1] = true
+	}
+	return &Error{File: d.name, Problems: list, lines: d.lines, secrets: findSecrets(d.lines, shown, d.root)}
 }
 
 func (d *Document) add(p Problem) {
-	p.Message = hideInText(p.Message)
+	p.Path, p.Message = hideInText(p.Path), hideInText(p.Message)
 	d.problems = append(d.problems, p)
 }
 
@@ -192,9 +226,10 @@ func (d *Document) fail(at *yaml.Node, path, message string) {
 	d.breaks(path)
 	d.unusable[path] = true
 	p := Problem{Path: path, Message: message}
-	switch key := d.keyOf(path); {
-	case isSecretKey(key.name):
-		d.add(d.at(p, key.key)) // the value may not be shown
+	switch {
+	case d.secret(path):
+		p.Message = hideQuoted(message, at.Value)
+		d.add(d.at(p, d.keyOf(path).key)) // the value may not be shown
 	case isNull(at) && at.Value == "":
 		d.add(d.locate(p)) // there is nothing to underline
 	default:
@@ -308,6 +343,10 @@ func plainWords(e *yaml.LoadError) string {
 		if e.ContextMark.Line > 0 {
 			return "the quote that opens in " + e.ContextMark.String() + " is never closed"
 		}
+	}
+	if strings.HasPrefix(message, "unknown anchor ") {
+		// Its name may be a password that begins with a star; the line shows what may be seen.
+		return "a value that begins with * stands for an anchor (&name), and there is none of this name; a text needs quotes"
 	}
 	if rest, ok := strings.CutPrefix(message, "did not find expected "); ok {
 		message = "expected " + rest

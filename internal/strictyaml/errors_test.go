@@ -1,10 +1,12 @@
 package strictyaml
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -48,4 +50,19 @@ func TestBytesThatAreNotText(t *testing.T) {
 			require.True(t, strings.HasPrefix(err.Error(), c.want), err.Error())
 		})
 	}
+}
+
+// TestManySecretsInOneLine has a line as a program may write it: nothing of it is shown, and
+// that does not take long.
+func TestManySecretsInOneLine(t *testing.T) {
+	var b strings.Builder
+	for i := range 3_000 {
+		fmt.Fprintf(&b, "x%d_token: hunter2, ", i)
+	}
+	start := time.Now()
+	_, err := decode("bogus: {" + b.String() + "}\nlabels: {" + b.String() + "a: [hunter2]}\n")
+	require.ErrorContains(t, err, "  1 | <secret>\n")
+	require.ErrorContains(t, err, "labels.a: expected a text, got a list\n  2 | <secret>\n")
+	require.NotContains(t, err.Error(), "hunter2")
+	require.Less(t, time.Since(start), 10*time.Second)
 }

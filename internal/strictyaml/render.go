@@ -2,12 +2,9 @@ package strictyaml
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/sluice-metrics/sluice/internal/nearest"
 )
 
 // Error is everything that is wrong with a file, in the order of the file.
@@ -15,6 +12,7 @@ type Error struct {
 	File     string
 	Problems []Problem
 	lines    []string
+	secrets  map[int][]span // by index of the line
 }
 
 // Error prints each problem as file:line:column: path: message, the line, and a
@@ -31,7 +29,7 @@ func (e *Error) Error() string {
 		}
 		b.WriteString(p.Message)
 		if p.width > 0 && p.Line <= len(e.lines) && strings.TrimSpace(e.lines[p.Line-1]) != "" {
-			b.WriteString(snippet(e.lines[p.Line-1], p))
+			b.WriteString(snippet(e.lines[p.Line-1], e.secrets[p.Line-1], p))
 		}
 	}
 	return b.String()
@@ -40,8 +38,8 @@ func (e *Error) Error() string {
 // maxShown is how many characters of a line are shown.
 const maxShown = 140
 
-func snippet(text string, p Problem) string {
-	line, column, width := hide([]rune(strings.TrimRight(text, " \r")), p.Column-1, p.width)
+func snippet(text string, secrets []span, p Problem) string {
+	line, column, width := hide([]rune(strings.TrimRight(text, " \r")), secrets, p.Column-1, p.width)
 	if from := column - maxShown/2; from > 0 && len(line) > maxShown {
 		line = append([]rune("…"), line[from:]...)
 		column -= from - 1
@@ -95,105 +93,4 @@ func token(line []rune, column int, value string) (at, width int) {
 		return i + 1, len([]rune(strings.FieldsFunc(string(rest), func(r rune) bool { return strings.ContainsRune(" ,]}", r) })[0]))
 	}
 	return i + 1, 1
-}
-
-// secretKeys are the keys whose values are never shown, also when they are misspelt.
-var secretKeys = []string{
-	"password", "secret", "secrets", "client_secret", "credentials", "token", "bearer_token",
-	"authorization", "client_certificate_key", "api_key",
-}
-
-var (
-	keyValue = regexp.MustCompile(`["']?([A-Za-z][A-Za-z0-9_-]*)["']?\s*:\s+`)
-	userInfo = regexp.MustCompile(`(://[^/@\s:]*:)([^/@\s]+)@`)
-)
-
-const hidden = "<secret>"
-
-// hideInText hides the password of a URL.
-func hideInText(s string) string { return userInfo.ReplaceAllString(s, "${1}"+hidden+"@") }
-
-// hide replaces secrets in a line, and moves column (from 0) and width along with the
-// characters that they mark.
-func hide(line []rune, column, width int) ([]rune, int, int) {
-	for from := 0; from < len(line); {
-		start, end := nextSecret(line, from)
-		if start < 0 {
-			break
-		}
-		masked := slices.Concat(line[:start], []rune(hidden), line[end:])
-		switch grown := len(masked) - len(line); {
-		case column >= end:
-			column += grown
-		case column >= start:
-			column, width = start, len(hidden)
-		case column+width > start:
-			width = max(width+grown, 1)
-		}
-		line, from = masked, start+len(hidden)
-	}
-	return line, column, width
-}
-
-// nextSecret finds the next secret of line at or behind from; start is -1 when there
-// is none.
-func nextSecret(line []rune, from int) (start, end int) {
-	text := string(line[from:])
-	runes := func(bytes int) int { return from + len([]rune(text[:bytes])) }
-	start = -1
-	for _, m := range keyValue.FindAllStringSubmatchIndex(text, -1) {
-		key := text[m[2]:m[3]]
-		section := m[1] < len(text) && text[m[1]] == '{' && strings.EqualFold(key, "authorization")
-		if !isSecretKey(key) || section || m[1] == len(text) {
-			continue
-		}
-		start = runes(m[1])
-		end = valueEnd(line, start)
-		break
-	}
-	if m := userInfo.FindStringSubmatchIndex(text); m != nil && (start < 0 || runes(m[4]) < start) {
-		start, end = runes(m[4]), runes(m[5])
-	}
-	return start, end
-}
-
-func isSecretKey(key string) bool {
-	key = strings.ToLower(key)
-	if strings.HasSuffix(key, "file") || strings.HasSuffix(key, "ref") || strings.HasSuffix(key, "url") {
-		return false
-	}
-	for _, word := range []string{"passw", "secret", "token", "credential"} {
-		if strings.Contains(key, word) {
-			return true
-		}
-	}
-	return key == "key" || nearest.Word(key, secretKeys) != ""
-}
-
-// valueEnd is where the value that starts at start ends: its quote or bracket, in a
-// flow section the next comma or brace, else the end of the line.
-func valueEnd(line []rune, start int) int {
-	closing := ""
-	switch line[start] {
-	case '"', '\'':
-		closing = string(line[start])
-	case '[':
-		closing = "]"
-	case '{':
-		closing = "}"
-	default:
-		if !slices.Contains(line[:start], '{') {
-			return len(line)
-		}
-		if i := slices.IndexFunc(line[start:], func(r rune) bool { return r == ',' || r == '}' }); i >= 0 {
-			return start + i
-		}
-		return len(line)
-	}
-	for i := start + 1; i < len(line); i++ {
-		if string(line[i]) == closing && line[i-1] != '\\' {
-			return i + 1
-		}
-	}
-	return len(line)
 }

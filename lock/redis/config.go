@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sluice-metrics/sluice/internal/fielderror"
+	"github.com/sluice-metrics/sluice/internal/redisclient"
 )
 
 // Config is the section `redis` of a lease: one Redis (or a primary that is failed over
@@ -121,7 +122,7 @@ func NewClient(address string, c ClientConfig) (*redis.Client, error) {
 			secure.ServerName, _, _ = net.SplitHostPort(address)
 		}
 	}
-	return redis.NewClient(&redis.Options{
+	return redisclient.New(&redis.Options{
 		Addr:                       address,
 		DB:                         c.Database,
 		CredentialsProviderContext: c.credentials,

@@ -13,20 +13,8 @@ import (
 	"github.com/sluice-metrics/sluice/probe/internal/replication"
 )
 
-// Kinds of information that need a privilege: keys of Reading.Privileged.
-const (
-	kindReplication  = "replication"
-	kindLocks        = "locks"
-	kindTransactions = "transactions"
-)
-
-// recheck is after how long a privilege that was missing is looked for again, so that a
-// GRANT takes effect without a restart of the gateway.
-const recheck = time.Minute
-
 // Prober reads one MariaDB server over one connection.
 type Prober struct {
-	address string
 	session *mysqlsession.Session
 	may     privileges
 	recheck time.Duration
@@ -45,19 +33,15 @@ func (p privileges) all() bool { return p.replication && p.process }
 
 // New makes a Prober. It opens no connection.
 func New(t Target) (*Prober, error) {
-	d, err := format.Parse(string(t.DSN))
-	if err != nil {
-		return nil, fmt.Errorf("dsn: %w", err)
-	}
-	session, err := mysqlsession.New(mysqlsession.Options{DSN: d, Target: t.common(), Variables: sessionVariables()})
+	session, err := mysqlsession.New(mysqlsession.Options{Format: format, Target: t, Variables: sessionVariables()})
 	if err != nil {
 		return nil, err
 	}
-	return &Prober{address: d.Address, session: session, recheck: recheck}, nil
+	return &Prober{session: session, recheck: mysqlsession.Recheck}, nil
 }
 
 // Target is host:port.
-func (p *Prober) Target() string { return p.address }
+func (p *Prober) Target() string { return p.session.Address() }
 
 // Engine is MariaDB.
 func (p *Prober) Engine() probe.Engine { return probe.EngineMariaDB }
@@ -84,36 +68,24 @@ func (p *Prober) Probe(ctx context.Context) (probe.Reading, error) {
 
 // prepare connects and finds out what the account may read.
 func (p *Prober) prepare(ctx context.Context) error {
-	if !p.may.all() && time.Since(p.may.checked) >= p.recheck {
-		// The server gives an account its privileges when it connects.
-		p.session.Disconnect()
-	}
-	fresh, err := p.session.Connect(ctx)
+	// The server gives an account its privileges when it connects.
+	anew := !p.may.all() && time.Since(p.may.checked) >= p.recheck
+	fresh, err := p.session.Connect(ctx, anew)
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return err
 	}
 	if !fresh {
 		return nil
 	}
 	p.may = privileges{}
-	if p.may.replication, err = p.allowed(ctx, showReplicas); err != nil {
+	if p.may.replication, err = p.session.Allows(ctx, showReplicas); err != nil {
 		return err
 	}
-	if p.may.process, err = p.allowed(ctx, selectTransactions); err != nil {
+	if p.may.process, err = p.session.Allows(ctx, selectTransactions); err != nil {
 		return err
 	}
 	p.may.checked = time.Now()
 	return nil
-}
-
-func (p *Prober) allowed(ctx context.Context, statement string) (bool, error) {
-	switch _, err := p.session.Query(ctx, statement); {
-	case mysqlsession.Refused(err):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("find out the account's privileges: %w", err)
-	}
-	return true, nil
 }
 
 // answers are the rows of the statements; those that the account may not ask are nil.
@@ -160,7 +132,7 @@ func (p *Prober) reading(a *answers) (probe.Reading, error) {
 		Role: probe.RolePrimary,
 		Unit: probe.UnitTransactions,
 		Privileged: map[string]bool{
-			kindReplication: p.may.replication, kindLocks: p.may.process, kindTransactions: p.may.process,
+			mysqlsession.KindReplication: p.may.replication, mysqlsession.KindLocks: p.may.process, mysqlsession.KindTransactions: p.may.process,
 		},
 	}
 	var err error

@@ -13,20 +13,8 @@ import (
 	"github.com/sluice-metrics/sluice/probe/internal/replication"
 )
 
-// Kinds of information that need a privilege: keys of Reading.Privileged.
-const (
-	kindReplication  = "replication"
-	kindLocks        = "locks"
-	kindTransactions = "transactions"
-)
-
-// recheck is after how long a privilege that was missing is looked for again, so that a
-// GRANT takes effect without a restart of the gateway.
-const recheck = time.Minute
-
 // Prober reads one MySQL server over one connection.
 type Prober struct {
-	address string
 	session *mysqlsession.Session
 	may     privileges
 }
@@ -44,19 +32,15 @@ func (p privileges) all() bool { return p.replication != "" && p.locks }
 
 // New makes a Prober. It opens no connection.
 func New(t Target) (*Prober, error) {
-	d, err := format.Parse(string(t.DSN))
-	if err != nil {
-		return nil, fmt.Errorf("dsn: %w", err)
-	}
-	session, err := mysqlsession.New(mysqlsession.Options{DSN: d, Target: t.common(), Variables: sessionVariables()})
+	session, err := mysqlsession.New(mysqlsession.Options{Format: format, Target: t, Variables: sessionVariables()})
 	if err != nil {
 		return nil, err
 	}
-	return &Prober{address: d.Address, session: session}, nil
+	return &Prober{session: session}, nil
 }
 
 // Target is host:port.
-func (p *Prober) Target() string { return p.address }
+func (p *Prober) Target() string { return p.session.Address() }
 
 // Engine is MySQL.
 func (p *Prober) Engine() probe.Engine { return probe.EngineMySQL }
@@ -83,13 +67,11 @@ func (p *Prober) Probe(ctx context.Context) (probe.Reading, error) {
 
 // prepare connects and finds out what can be read.
 func (p *Prober) prepare(ctx context.Context) error {
-	if !p.may.all() && time.Since(p.may.checked) >= recheck {
-		// The server gives an account its privileges when it connects.
-		p.session.Disconnect()
-	}
-	fresh, err := p.session.Connect(ctx)
+	// The server gives an account its privileges when it connects.
+	anew := !p.may.all() && time.Since(p.may.checked) >= mysqlsession.Recheck
+	fresh, err := p.session.Connect(ctx, anew)
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return err
 	}
 	if !fresh {
 		return nil
@@ -117,14 +99,13 @@ func (p *Prober) prepare(ctx context.Context) error {
 	return nil
 }
 
+// allowed is false, too, for a statement that the server's version does not know.
 func (p *Prober) allowed(ctx context.Context, statement string) (bool, error) {
-	switch _, err := p.session.Query(ctx, statement); {
-	case mysqlsession.Refused(err) || mysqlsession.Unsupported(err):
+	ok, err := p.session.Allows(ctx, statement)
+	if mysqlsession.Unsupported(err) {
 		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("find out the account's privileges: %w", err)
 	}
-	return true, nil
+	return ok, err
 }
 
 // answers are the rows of the statements.
@@ -170,7 +151,7 @@ func reading(a *answers) (probe.Reading, error) {
 	r := probe.Reading{
 		Role:       probe.RolePrimary,
 		Unit:       probe.UnitTransactions,
-		Privileged: map[string]bool{kindReplication: a.replication, kindLocks: a.locks, kindTransactions: a.locks},
+		Privileged: map[string]bool{mysqlsession.KindReplication: a.replication, mysqlsession.KindLocks: a.locks, mysqlsession.KindTransactions: a.locks},
 	}
 	if len(a.replicas) > 0 || a.server.Yes("read_only").Value {
 		r.Role = probe.RoleReplica

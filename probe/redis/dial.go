@@ -11,9 +11,10 @@ import (
 // the probe that asked for it, so the probe's own limit does not end it.
 const dialTimeout = 2 * time.Second
 
-// dialer returns a function that dials and never fails: the library writes a failed dial
-// to standard error, on each try, besides returning it. The connection that stands for a
-// failure gives its error to the first who writes, which is the library's greeting.
+// dialer returns a function that dials and never fails: after a failed dial the library goes
+// on dialing by itself, each second, and answers meanwhile with that failure. The connection
+// that stands for a failure gives its error to the first who writes, which is the library's
+// greeting.
 func dialer(secure *tls.Config) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)

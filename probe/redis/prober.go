@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"github.com/sluice-metrics/sluice/internal/redisclient"
 	"github.com/sluice-metrics/sluice/probe"
 )
 
@@ -53,7 +54,7 @@ func New(t Target, streams []Stream) (*Prober, error) {
 	return &Prober{
 		address: d.Address,
 		streams: slices.Clone(streams),
-		client: redis.NewClient(options(d.Address, number, secure, func(context.Context) (string, string, error) {
+		client: redisclient.New(options(d.Address, number, secure, func(context.Context) (string, string, error) {
 			password, err := d.ReadPassword(t.PasswordFile)
 			return d.User, password, err
 		})),

@@ -17,9 +17,9 @@ import (
 
 // Options make a Session.
 type Options struct {
-	DSN dsn.DSN
-	// Target holds the password file and the TLS section.
-	Target dsn.Target
+	// Format is that of the target's DSN.
+	Format dsn.Format
+	Target Target
 	// Variables are set for the session when it connects, as name and literal.
 	Variables map[string]string
 }
@@ -27,6 +27,7 @@ type Options struct {
 // Session is one connection, opened by the first statement and again after it broke. It
 // is not safe for concurrent use.
 type Session struct {
+	address   string
 	connector driver.Connector
 	db        *sql.DB // nil until the first Connect: it has a goroutine
 	conn      *sql.Conn
@@ -35,35 +36,45 @@ type Session struct {
 // New makes a Session. It opens the files of the TLS section and no connection, and starts
 // nothing.
 func New(o Options) (*Session, error) {
+	d, err := o.Format.Parse(string(o.Target.DSN))
+	if err != nil {
+		return nil, fmt.Errorf("dsn: %w", err)
+	}
 	cfg := mysql.NewConfig()
-	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = o.DSN.User, "tcp", o.DSN.Address, o.DSN.Name
+	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = d.User, "tcp", d.Address, d.Name
 	cfg.ConnectionAttributes = "program_name:gateway-probe"
 	cfg.MultiStatements = true
 	cfg.Params = o.Variables
 	// The driver would write to standard error what it also returns.
 	cfg.Logger = &mysql.NopLogger{}
-	var err error
-	if cfg.TLS, err = o.DSN.TLSConfig(o.Target.TLS); err != nil {
+	if cfg.TLS, err = d.TLSConfig(o.Target.TLS); err != nil {
 		return nil, err
 	}
 	err = cfg.Apply(mysql.BeforeConnect(func(_ context.Context, c *mysql.Config) error {
 		var err error
-		c.Passwd, err = o.DSN.ReadPassword(o.Target.PasswordFile)
+		c.Passwd, err = d.ReadPassword(o.Target.PasswordFile)
 		return err
 	}))
 	if err != nil {
-		return nil, fmt.Errorf("set up the connection to %s: %w", o.DSN.Address, err)
+		return nil, fmt.Errorf("set up the connection to %s: %w", d.Address, err)
 	}
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("set up the connection to %s: %w", o.DSN.Address, err)
+		return nil, fmt.Errorf("set up the connection to %s: %w", d.Address, err)
 	}
-	return &Session{connector: connector}, nil
+	return &Session{address: d.Address, connector: connector}, nil
 }
 
-// Connect makes sure that there is a connection, and reports whether it is a new one:
-// what was found out about the server over the old one may not hold any more.
-func (s *Session) Connect(ctx context.Context) (fresh bool, err error) {
+// Address is host:port of the server.
+func (s *Session) Address() string { return s.address }
+
+// Connect makes sure that there is a connection, with anew another one than before, and
+// reports whether it is a new one: what was found out about the server over the old one may
+// not hold any more.
+func (s *Session) Connect(ctx context.Context, anew bool) (fresh bool, err error) {
+	if anew {
+		s.Disconnect()
+	}
 	if s.conn != nil {
 		return false, nil
 	}
@@ -73,7 +84,18 @@ func (s *Session) Connect(ctx context.Context) (fresh bool, err error) {
 	}
 	if s.conn, err = s.db.Conn(ctx); err != nil {
 		s.conn = nil
-		return false, err
+		return false, fmt.Errorf("connect: %w", err)
+	}
+	return true, nil
+}
+
+// Allows reports whether the account may use the statement.
+func (s *Session) Allows(ctx context.Context, statement string) (bool, error) {
+	switch _, err := s.Query(ctx, statement); {
+	case Refused(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("find out the account's privileges: %w", err)
 	}
 	return true, nil
 }
