@@ -8,7 +8,7 @@ import "time"
 // seldom, and most of the time something waits and the capacity is seen.
 const (
 	littleWaits = 0.12 // pressure of the queue below which next to nothing waits
-	enoughWaits = 0.35 // pressure of the queue at which the rate goes down
+	enoughWaits = 0.45 // pressure of the queue at which the rate goes down
 
 	below        = 0.97 // of the capacity, that are below it
 	clearlyBelow = 0.92 // the same, whatever the noise of a measurement
