@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/sluice-metrics/sluice/internal/fielderror"
 	"github.com/sluice-metrics/sluice/internal/strictyaml"
+	"github.com/sluice-metrics/sluice/sampler"
 )
 
 // Load reads and checks the file at path. Relative names of files in it, such as
@@ -29,8 +31,8 @@ func Parse(name string, data []byte) (*Config, error) {
 }
 
 // Check reads and checks the file at path as a start does, and returns what to print:
-// every problem with its place, or what the file configures. It opens no backend and
-// no journal.
+// every problem with its place, or what the file configures, with warnings of what a start
+// would go without. It opens no backend and no journal.
 func Check(path string) (report string, ok bool) {
 	c, err := Load(path)
 	if err != nil {
@@ -49,7 +51,30 @@ func Check(path string) (report string, ok bool) {
 		}
 		report += fmt.Sprintf("  %s: %s, takes %s\n", b.Name, b.Kind(), takes)
 	}
+	for _, warning := range c.samplingWarnings() {
+		report += "warning: " + warning + "\n"
+	}
 	return report, true
+}
+
+// samplingWarnings tell of rules and dashboards that cannot be read. A start goes without
+// them, too.
+func (c *Config) samplingWarnings() []string {
+	var warnings []string
+	for i := range c.Backends {
+		s := c.Sampling(&c.Backends[i])
+		if s == nil {
+			continue
+		}
+		_, err := sampler.Resolve(*s)
+		for _, problem := range sampler.Problems(err) {
+			warning := "adaptive_sampling: " + problem
+			if !slices.Contains(warnings, warning) { // most backends share one section
+				warnings = append(warnings, warning)
+			}
+		}
+	}
+	return warnings
 }
 
 func count(n int, noun string) string {

@@ -34,8 +34,8 @@ type Config struct {
 	Mode Mode `yaml:"mode"`
 	// PromQL series selectors. What any of them selects is never thinned.
 	Protect []ProtectSelector `yaml:"protect,omitempty"`
-	// Outage after which the newest samples go first. Needs a backend that takes samples
-	// out of order.
+	// Outage after which the newest samples go first. Needs backfill: true, which sends
+	// what they overtook, and with it a backend that takes samples out of order.
 	FreshFirstAfter model.Duration `yaml:"fresh_first_after"`
 	// Whether withheld samples are sent later, when the backend has recovered.
 	Backfill bool `yaml:"backfill"`
@@ -115,18 +115,19 @@ type Class struct {
 	KeepChange float64 `yaml:"keep_change"`
 	// PromQL series selectors. The class takes what any of them selects.
 	Match []Selector `yaml:"match,omitempty"`
-	// Take the metrics that alert rules read.
+	// Take the metrics that alert rules read, themselves or through recording rules.
 	FromRules *FromRules `yaml:"from_rules,omitempty"`
-	// Take the metrics that Grafana dashboards read: globs of their JSON files.
+	// Take the metrics that Grafana dashboards read, themselves or through recording rules
+	// in files that some class names in from_rules: globs of their JSON files.
 	FromDashboards []string `yaml:"from_dashboards,omitempty"`
 }
 
 // FromRules names Prometheus rule files.
 type FromRules struct {
-	// Globs of the files.
+	// Globs of the files, of alert rules and of the recording rules that these read.
 	Files []string `yaml:"files"`
-	// Take only alerts with this value of the label severity; several with commas
-	// between. Absent: all alerts.
+	// Take only alerts with this value of the label severity, their own or that of their
+	// group; several with commas between. Absent: all alerts.
 	Severity Severities `yaml:"severity,omitempty"`
 }
 

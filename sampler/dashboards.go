@@ -4,17 +4,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
-
-	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 )
 
-// LoadDashboards returns the metrics that the panels of Grafana dashboards
-// read. Globs that are relative start from dir; one that no file matches is no error.
+// LoadDashboards returns the metrics that the panels and variables of Grafana dashboards
+// read. Globs that are relative start from dir; one with wildcards that no file matches is
+// no error. What cannot be read is told in the error, and the rest returned all the same.
 func LoadDashboards(dir string, globs []string) (Metrics, error) {
 	var found Metrics
 	err := eachFile(dir, globs, func(file string, content []byte) error {
@@ -23,7 +23,7 @@ func LoadDashboards(dir string, globs []string) (Metrics, error) {
 	return found, err
 }
 
-// eachFile reads all files that the globs match.
+// eachFile reads all files that the globs match. A name without wildcards has to be there.
 func eachFile(dir string, globs []string, use func(file string, content []byte) error) error {
 	var errs []error
 	for _, path := range globs {
@@ -34,110 +34,212 @@ func eachFile(dir string, globs []string, use func(file string, content []byte) 
 		if err != nil {
 			errs = append(errs, fmt.Errorf("find files %s: %w", path, err))
 		}
+		if len(files) == 0 && !strings.ContainsAny(path, `*?[\`) {
+			files = []string{path}
+		}
 		for _, file := range files {
 			content, err := os.ReadFile(file)
 			if err == nil {
 				err = use(file, content)
 			}
-			if err != nil {
-				errs = append(errs, fmt.Errorf("read %s: %w", file, err))
-			}
+			errs = append(errs, within(file, err)...)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// AddDashboard adds what the PromQL in a dashboard's JSON reads. Queries that do not parse
-// are told in the error, and the others added all the same.
+// within says of each of the joined errors in which file it is.
+func within(file string, err error) []error {
+	if err == nil {
+		return nil
+	}
+	list := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		list = joined.Unwrap()
+	}
+	for i := range list {
+		list[i] = fmt.Errorf("read %s: %w", file, list[i])
+	}
+	return list
+}
+
+// AddDashboard adds what the PromQL in a dashboard's JSON reads. Of queries that do not
+// parse it adds what look like metrics and tells it in the error.
 func (m *Metrics) AddDashboard(content []byte, file string) error {
 	var root any
 	if err := json.Unmarshal(content, &root); err != nil {
 		return err
 	}
-	return m.addPanels(root, "dashboard "+file)
+	b := board{metrics: m, inputs: map[string]string{}, elements: map[string]bool{}}
+	b.collect(root)
+	b.read(root, panel{source: "dashboard " + file})
+	return errors.Join(b.errs...)
 }
 
-// addPanels looks for queries anywhere: dashboards nest them in panels and rows, in ways
-// that differ between versions.
-func (m *Metrics) addPanels(node any, source string) error {
-	var errs []error
+// board is a dashboard that is being read. Queries are looked for anywhere in it: panels and
+// rows nest in ways that differ between versions.
+type board struct {
+	metrics  *Metrics
+	inputs   map[string]string // the type of a data source, by the variable that stands for it
+	elements map[string]bool   // library panels that come with the dashboard, by uid
+	errs     []error
+}
+
+// panel is what is known of the place of a query.
+type panel struct {
+	source string
+	asks   language
+}
+
+// collect notes what other places refer to.
+func (b *board) collect(node any) {
 	switch node := node.(type) {
 	case []any:
 		for _, below := range node {
-			errs = append(errs, m.addPanels(below, source))
+			b.collect(below)
 		}
 	case map[string]any:
-		if otherSource(node["datasource"]) {
-			break
+		if name, plugin := text(node["name"]), text(node["pluginId"]); name != "" && plugin != "" {
+			b.inputs[name] = plugin
 		}
-		if title, ok := node["title"].(string); ok && title != "" && node["panels"] == nil {
-			source += ", " + title
+		if name, plugin := text(node["name"]), text(node["query"]); name != "" && plugin != "" && text(node["type"]) == "datasource" {
+			b.inputs[name] = plugin
 		}
-		if query, ok := node["expr"].(string); ok && strings.TrimSpace(query) != "" {
-			errs = append(errs, m.addTemplate(query, source))
+		for uid := range mapping(node["__elements"]) {
+			b.elements[uid] = true
 		}
 		for _, below := range node {
-			errs = append(errs, m.addPanels(below, source))
+			b.collect(below)
 		}
 	}
-	return errors.Join(errs...)
 }
 
-// otherSource reports whether a panel says that it asks something else than Prometheus.
-// One that mixes sources says it at each query.
-func otherSource(v any) bool {
-	source, ok := v.(map[string]any)
-	if !ok {
-		return false
+// read adds the queries of the node and of what is below it.
+func (b *board) read(node any, p panel) {
+	switch node := node.(type) {
+	case []any:
+		for _, below := range node {
+			b.read(below, p)
+		}
+	case map[string]any:
+		b.readObject(node, p)
 	}
-	typ, _ := source["type"].(string)
-	return typ != "" && typ != "prometheus" && typ != "datasource"
+}
+
+func (b *board) readObject(node map[string]any, p panel) {
+	// Only what a query or its panel says counts. A row, or a dashboard, holds panels with
+	// sources of their own.
+	_, holds := node["panels"]
+	if asks := b.asks(node); asks != unsaid && !holds {
+		p.asks = asks
+	} else if holds {
+		p.asks = unsaid
+	}
+	if title := text(node["title"]); title != "" && !holds {
+		p.source += ", " + title
+	}
+	if query := text(node["expr"]); strings.TrimSpace(query) != "" {
+		b.add(query, p)
+	}
+	if missing := b.libraryPanel(node); missing != "" {
+		b.errs = append(b.errs, fmt.Errorf("%s is a library panel whose queries are not in the file: what it reads is not known; export the dashboard with its library panels", missing))
+	}
+	for _, key := range slices.Sorted(maps.Keys(node)) {
+		if key == "templating" || key == "variables" {
+			b.readVariables(node[key], p)
+		}
+		b.read(node[key], p)
+	}
+}
+
+// libraryPanel is the name of the library panel that the node refers to and that is not in
+// the file; empty where there is none.
+func (b *board) libraryPanel(node map[string]any) string {
+	library := mapping(node["libraryPanel"])
+	_, known := node["targets"]
+	if library == nil || known || library["model"] != nil || b.elements[text(library["uid"])] {
+		return ""
+	}
+	for _, name := range []any{library["name"], node["title"], library["uid"]} {
+		if name := text(name); name != "" {
+			return name
+		}
+	}
+	return "a panel"
+}
+
+// add adds a query.
+func (b *board) add(query string, p panel) {
+	if p.asks == other {
+		return
+	}
+	err := b.metrics.addTemplate(query, p.source)
+	if err == nil || p.asks == unknown {
+		return
+	}
+	if found := b.metrics.addWords(query, p.source); len(found) > 0 {
+		err = fmt.Errorf("%w (these count as read, for their looks: %s)", err, strings.Join(found, ", "))
+	}
+	b.errs = append(b.errs, err)
+}
+
+// readVariables adds what the values of variables are looked up in.
+func (b *board) readVariables(node any, p panel) {
+	switch node := node.(type) {
+	case []any:
+		for _, below := range node {
+			b.readVariables(below, p)
+		}
+	case map[string]any:
+		if asks := b.asks(node); asks != unsaid {
+			p.asks = asks
+		}
+		if name := text(node["name"]); name != "" {
+			p.source += ", variable " + name
+		}
+		if kind := text(node["type"]); kind != "" && kind != "query" && node["name"] != nil {
+			return // its values are listed, not looked up
+		}
+		if kind := text(node["kind"]); strings.HasSuffix(kind, "Variable") && kind != "QueryVariable" {
+			return
+		}
+		if lookup := text(node["query"]); lookup != "" {
+			b.lookUp(lookup, p)
+		}
+		for _, key := range slices.Sorted(maps.Keys(node)) {
+			b.readVariables(node[key], p)
+		}
+	}
 }
 
 var (
-	oldVariable = regexp.MustCompile(`\[\[\w+(:\w+)?\]\]`)
-	rangeOf     = regexp.MustCompile(`\[[^\]]*\$[^\]]*\]`)
-	variable    = regexp.MustCompile(`\$\{[^}]*\}|\$\w+`)
+	labelValues = regexp.MustCompile(`(?s)^\s*label_values\s*\((.*),[^,{}()]*\)\s*$`)
+	queryResult = regexp.MustCompile(`(?s)^\s*query_result\s*\((.*)\)\s*$`)
+	noMetric    = regexp.MustCompile(`^\s*(label_values|label_names|metrics)\s*\(`)
 )
 
-// anything stands where a variable stood in a query.
-const anything = "grafana_variable"
+// lookUp adds what Grafana's functions for variables read.
+func (b *board) lookUp(query string, p panel) {
+	for _, form := range []*regexp.Regexp{labelValues, queryResult} {
+		if parts := form.FindStringSubmatch(query); parts != nil {
+			b.add(parts[1], p)
+			return
+		}
+	}
+	if noMetric.MatchString(query) {
+		return
+	}
+	// A selector, or something of another source that does not say what it is.
+	p.asks = max(p.asks, unknown)
+	b.add(query, p)
+}
 
-// addTemplate adds a query with Grafana's variables in it. What is not known of a
-// metric's name may be anything.
-func (m *Metrics) addTemplate(query, source string) error {
-	query = oldVariable.ReplaceAllString(query, anything)
-	query = rangeOf.ReplaceAllStringFunc(query, func(r string) string {
-		if strings.Contains(r, ":") && !strings.Contains(r, "${") {
-			return "[5m:]"
-		}
-		return "[5m]"
-	})
-	var read Metrics
-	if err := read.AddQuery(variable.ReplaceAllString(query, anything), source); err != nil {
-		return err
-	}
-	for name, r := range read.names {
-		r.within = 0 // Grafana chooses it
-		if !strings.Contains(name, anything) {
-			m.put(name, r)
-			continue
-		}
-		parts := strings.Split(name, anything)
-		for i := range parts {
-			parts[i] = regexp.QuoteMeta(parts[i])
-		}
-		matcher, err := labels.NewMatcher(labels.MatchRegexp, model.MetricNameLabel, strings.Join(parts, ".*"))
-		if err != nil {
-			return fmt.Errorf("metric %q: %w", name, err)
-		}
-		if strings.Trim(matcher.Value, ".*") != "" { // else it would be every metric
-			m.patterns = append(m.patterns, pattern{matcher, r})
-		}
-	}
-	for _, p := range read.patterns {
-		p.within = 0
-		m.patterns = append(m.patterns, p)
-	}
-	return nil
+func text(v any) string {
+	s, _ := v.(string)
+	return s
+}
+
+func mapping(v any) map[string]any {
+	m, _ := v.(map[string]any)
+	return m
 }

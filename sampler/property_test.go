@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -57,13 +58,23 @@ func TestNoLiveSeriesIsForgotten(t *testing.T) {
 		stories(t, 1500, nil, func(w *world, s story) {
 			cadence := w.scrape[w.actors[slices.IndexFunc(w.actors, func(a *actor) bool { return a.info == s.info })].target]
 			gap := int64(float64(w.config.Classes[s.info.Class].MaxGap)/1e6) + cadence*3/2
-			for i := 1; i < len(s.out); i++ {
-				if s.out[i-1].stale() {
-					continue
+			require.NotEmpty(t, s.out, "%s", s)
+			require.Equal(t, s.in[0], s.out[0], "%s: first", s)
+			times := []int64{}
+			for i, o := range s.out {
+				if i > 0 && s.out[i-1].stale() {
+					times = times[:0] // another life
 				}
-				// What the target did not say, for lost scrapes, cannot be sent.
-				lost := longestLoss(s.in, s.out[i-1].Time, s.out[i].Time) - cadence
-				require.LessOrEqual(t, s.out[i].Time-s.out[i-1].Time, gap+max(0, lost)+3, "%s", s)
+				times = append(times, o.Time)
+				if n := len(times); n > 1 {
+					// What the target did not say, for lost scrapes, cannot be sent.
+					lost := longestLoss(s.in, times[n-2], times[n-1]) - cadence
+					require.LessOrEqual(t, times[n-1]-times[n-2], gap+max(0, lost)+3, "%s", s)
+				}
+			}
+			if last, end := s.out[len(s.out)-1], s.in[len(s.in)-1].Time; !last.stale() {
+				lost := longestLoss(s.in, last.Time, end) - cadence
+				require.LessOrEqual(t, end-last.Time, gap+max(0, lost)+3, "%s: nothing since", s)
 			}
 		})
 	})
@@ -184,36 +195,55 @@ func TestOutputIsAFunctionOfSamplesAndSteps(t *testing.T) {
 	}
 }
 
-// State rebuilt from the last gap before a restart decides as the one that was lost. A
-// series that the rebuilding did not reach is new to it.
+// State rebuilt from the journal before a restart decides as the one that was lost, to the
+// bit, once each series had two key frames in what was read: the first sets what was sent and
+// seen last, the second whether the two sent last are equal.
 func TestRebuiltStateDecidesAlike(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(rapid.Uint64().Draw(t, "seed"))
-		film := w.film(1200)
-		step := Step{Rate: 0.25, Pressure: rapid.Float64Range(0.1, 1).Draw(t, "pressure")}
-		const cut, back = someTime + 900_000, 300_000
-		whole, rebuilt := w.sampler(t, nil), w.sampler(t, nil)
-		whole.Set(step)
-		rebuilt.Set(step)
-		differ, total := 0, 0
-		for _, r := range film {
-			for _, x := range r.samples {
-				want := whole.Sample(x.id, x.in, nil)
-				if r.at < cut-back {
-					continue
-				}
-				got := rebuilt.Sample(x.id, x.in, nil)
-				if r.at < cut {
-					continue
-				}
-				total++
-				if len(want) != len(got) {
-					differ++
-				}
+		w.steady = true
+		back := 2 * time.Duration(w.config.Classes[1].MaxGap).Milliseconds()
+		differ, _ := rebuild(t, w, back+30_000)
+		require.Zero(t, differ)
+	})
+}
+
+// A lane reads less than that, and key frames are lost with their scrapes: then a few
+// decisions differ. That costs nothing of what the sampler promises, and no truth: the place
+// from which the state was rebuilt is in the ledger, and a backfill rebuilds it from there.
+func TestHastilyRebuiltStateDecidesNearlyAlike(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		differ, total := rebuild(t, newWorld(rapid.Uint64().Draw(t, "seed")), 300_000)
+		require.LessOrEqual(t, differ, 5+total/1000)
+	})
+}
+
+// rebuild counts the samples after a restart that are decided otherwise by a Sampler that saw
+// only so many ms before it.
+func rebuild(t *rapid.T, w *world, back int64) (differ, total int) {
+	film := w.film(1200)
+	step := Step{Rate: 0.25, Pressure: rapid.Float64Range(0.1, 1).Draw(t, "pressure")}
+	const cut = someTime + 900_000
+	whole, rebuilt := w.sampler(t, nil), w.sampler(t, nil)
+	whole.Set(step)
+	rebuilt.Set(step)
+	for _, r := range film {
+		for _, x := range r.samples {
+			want := whole.Sample(x.id, x.in, nil)
+			if r.at < cut-back {
+				continue
+			}
+			got := rebuilt.Sample(x.id, x.in, nil)
+			if r.at < cut {
+				continue
+			}
+			total++
+			if !slices.Equal(want, got) {
+				differ++
 			}
 		}
-		require.LessOrEqual(t, differ, total/200)
-	})
+	}
+	return differ, total
 }
 
 // Gateways that see different series of a target, with rates of their own, agree on the
@@ -256,19 +286,11 @@ func TestAlignedGatewaysAgree(t *testing.T) {
 	})
 }
 
+// Of whole scrapes a higher pressure keeps a subset.
 func TestHigherPressureNeverKeepsMore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(rapid.Uint64().Draw(t, "seed"))
-		w.config.Method = MethodAligned
-		w.config.Floor = FloorShed
-		film := w.film(600)
-		low := rapid.Float64Range(0.01, 4.9).Draw(t, "pressure")
-		high := rapid.Float64Range(low, 5).Draw(t, "higher pressure")
-		a, b := w.sampler(t, nil), w.sampler(t, nil)
-		a.Set(Step{0.5, low})
-		b.Set(Step{0.5, high})
-		more := run(a, film, nil)
-		for id, out := range run(b, film, nil) {
+		more, fewer := pressed(t, MethodAligned)
+		for id, out := range fewer {
 			for _, o := range out {
 				require.True(t, slices.Contains(more[id], o))
 			}
@@ -276,36 +298,154 @@ func TestHigherPressureNeverKeepsMore(t *testing.T) {
 	})
 }
 
-// Two minutes after a change of the rate the share is kept, up to what key frames allow.
+// With events and replays it is not a subset: what was withheld before a change comes with
+// it, and a run that another pressure sends a part of ends in one go. But it is no more, but
+// for the odd sample of such a run.
+func TestHigherPressureNeverKeepsMoreFrames(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		more, fewer := pressed(t, MethodFrames)
+		count := func(all map[uint32][]Sample) (n int) {
+			for _, out := range all {
+				n += len(out)
+			}
+			return n
+		}
+		most := count(more)
+		require.LessOrEqual(t, count(fewer), most+longestRun+most/200)
+	})
+}
+
+// pressed runs a film at two pressures.
+func pressed(t *rapid.T, method Method) (more, fewer map[uint32][]Sample) {
+	w := newWorld(rapid.Uint64().Draw(t, "seed"))
+	w.config.Method = method
+	w.config.Floor = FloorShed
+	film := w.film(600)
+	low := rapid.Float64Range(0.01, 4.9).Draw(t, "pressure")
+	high := rapid.Float64Range(low, 5).Draw(t, "higher pressure")
+	a, b := w.sampler(t, nil), w.sampler(t, nil)
+	a.Set(Step{0.5, low})
+	b.Set(Step{0.5, high})
+	return run(a, film, nil), run(b, film, nil)
+}
+
+// Two minutes after a change of the rate the share is kept, whatever the mix of classes,
+// cadences and kinds, unless key frames alone are more, or what changes is less. Where key
+// frames alone were more before, the way back is longer.
 func TestKeptShareIsHeld(t *testing.T) {
-	const targets, each = 30, 12
-	for _, rate := range []float64{0.5, 0.25, 0.1} {
-		s, err := New(Options{Config: DefaultConfig(), Start: someTime})
-		require.NoError(t, err)
-		rng := rand.New(rand.NewPCG(3, 4))
-		values := make([]float64, targets*each)
-		for i := range values {
-			require.NoError(t, s.Know(uint32(i), Info{
-				Target: mix(uint64(i / each)), Family: uint64(i % each), Kind: []Kind{KindCounter, KindGauge, KindHistogram}[i%3], Class: 2,
-			}))
+	held := 0
+	rapid.Check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 4))
+		rates := []float64{
+			rapid.Float64Range(0.03, 1).Draw(t, "rate"),
+			rapid.Float64Range(0.03, 0.9).Draw(t, "next rate"),
 		}
-		var seen, kept int
-		for at := int64(0); at < 900_000; at += 5000 {
-			s.Tick(someTime + at)
-			if at == 300_000 {
-				s.SetRate(rate)
+		c := newConvoy(t, rng)
+		s := c.sampler(t)
+		c.sail(s, rng, 0, 300)
+		now, free := int64(300), true
+		for _, rate := range rates {
+			s.SetRate(rate)
+			told, settled := 0.0, s.Stats()
+			free = free && rate > 1.1*c.floor()
+			for i := range int64(600) {
+				c.sail(s, rng, now+i, now+i+1)
+				x := s.Step().Pressure
+				switch {
+				case i < 120:
+					settled = s.Stats()
+				case x <= 0 || x >= holdTop:
+					free = false
+				}
+				told += s.Share()
+				if i == 120 {
+					told = 0
+				}
 			}
-			for i := range values {
-				if i%4 < 2 || i%4 == 2 && rng.IntN(4) == 0 { // a quarter never moves
-					values[i]++
+			now += 600
+			if free {
+				held++
+				end := s.Stats()
+				require.InEpsilon(t, rate, float64(end.Sent()-settled.Sent())/float64(end.Seen()-settled.Seen()), 0.1)
+				require.InEpsilon(t, rate, told/479, 0.15, "what it says itself")
+			}
+			free = s.Step().Pressure < holdTop
+		}
+	})
+	require.NotZero(t, held)
+}
+
+// convoy is targets, as many as make a share mean something, whose series are of all classes, and move always, at times or never.
+type convoy []ships
+
+type ships struct {
+	cadence, phase int64 // s
+	infos          []Info
+	moves, values  []float64 // of each: at how many of the scrapes, and where it is
+}
+
+func newConvoy(t *rapid.T, rng *rand.Rand) convoy {
+	cadences := rapid.SliceOfN(rapid.SampledFrom([]int64{1, 5, 10, 15, 30}), 1, 3).Draw(t, "cadences")
+	classes := rapid.SliceOfN(rapid.Uint8Range(0, 2), 1, 5).Draw(t, "classes")
+	c := make(convoy, rapid.IntRange(40, 80).Draw(t, "targets"))
+	for target := range c {
+		o := &c[target]
+		o.cadence = cadences[target%len(cadences)]
+		o.phase = rng.Int64N(o.cadence)
+		for i := range 12 {
+			o.infos = append(o.infos, Info{
+				Target: mix(uint64(target)), Family: uint64(i), Class: classes[rng.IntN(len(classes))],
+				Kind: []Kind{KindCounter, KindGauge, KindHistogram}[rng.IntN(3)],
+			})
+			o.moves = append(o.moves, []float64{0, 0.25, 1, 1}[rng.IntN(4)])
+		}
+		o.values = make([]float64, len(o.infos))
+	}
+	return c
+}
+
+func (c convoy) sampler(t *rapid.T) *Sampler {
+	s, err := New(Options{Config: DefaultConfig(), Start: someTime})
+	require.NoError(t, err)
+	for target := range c {
+		for i, info := range c[target].infos {
+			require.NoError(t, s.Know(uint32(100*target+i), info))
+		}
+	}
+	return s
+}
+
+// floor is the share of key frames as rare as they get.
+func (c convoy) floor() float64 {
+	keys, all := 0.0, 0.0
+	config := DefaultConfig()
+	for _, o := range c {
+		film := Film{Cadence: 1000 * o.cadence, KeyPeriod: time.Duration(config.KeyFrameMin).Milliseconds()}
+		for _, info := range o.infos {
+			gap := time.Duration(config.Classes[info.Class].MaxGap).Milliseconds()
+			keys += 1 / float64(o.cadence) / float64(film.keyDistance(gap))
+			all += 1 / float64(o.cadence)
+		}
+	}
+	return keys / all
+}
+
+// sail lets the seconds go by.
+func (c convoy) sail(s *Sampler, rng *rand.Rand, from, to int64) {
+	var out []Sample
+	for at := from; at < to; at++ {
+		s.Tick(someTime + 1000*at)
+		for target := range c {
+			o := &c[target]
+			if at%o.cadence != o.phase {
+				continue
+			}
+			for i := range o.values {
+				if rng.Float64() < o.moves[i] {
+					o.values[i]++
 				}
-				n := len(s.Sample(uint32(i), Float(someTime+at, values[i]), nil))
-				if at >= 420_000 {
-					seen, kept = seen+1, kept+n
-				}
+				out = s.Sample(uint32(100*target+i), Float(someTime+1000*at, o.values[i]), out[:0])
 			}
 		}
-		require.InEpsilon(t, rate, float64(kept)/float64(seen), 0.1, "rate %v", rate)
-		require.InEpsilon(t, rate, s.Stats().Share, 0.15, "rate %v", rate)
 	}
 }

@@ -39,17 +39,27 @@ type Resolved struct {
 func Resolve(c Config) (*Resolved, error) {
 	r := &Resolved{Config: c, Metrics: map[string]Metrics{}}
 	var errs []error
+	var all rules // the recording rules of all classes, of what any of them reads
+	perClass := make([]rules, len(c.Classes))
+	for i := range c.Classes {
+		if from := c.Classes[i].FromRules; from != nil {
+			var err error
+			perClass[i], err = loadRules("", from.Files)
+			all.join(perClass[i])
+			errs = append(errs, err)
+		}
+	}
 	for i := range c.Classes {
 		class := &c.Classes[i]
 		var found Metrics
 		if class.FromRules != nil {
-			m, err := LoadRules("", *class.FromRules)
-			found.Add(m)
-			errs = append(errs, err)
+			found = perClass[i].read(class.FromRules.Severity)
+			found.follow(all)
 		}
 		if len(class.FromDashboards) > 0 {
 			m, err := LoadDashboards("", class.FromDashboards)
-			found.Add(m)
+			m.follow(all)
+			found.Add(m.atInstants())
 			errs = append(errs, err)
 		}
 		r.Metrics[class.Name] = found
@@ -63,6 +73,26 @@ func Resolve(c Config) (*Resolved, error) {
 		return nil, err
 	}
 	return r, errors.Join(errs...)
+}
+
+// Problems are the errors that Resolve joined, each in one line and once.
+func Problems(err error) []string {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []string{strings.Join(strings.Fields(err.Error()), " ")}
+	}
+	var list []string
+	for _, each := range joined.Unwrap() {
+		for _, problem := range Problems(each) {
+			if !slices.Contains(list, problem) {
+				list = append(list, problem)
+			}
+		}
+	}
+	return list
 }
 
 // decisive is a configuration without what decides about no sample.
@@ -122,14 +152,14 @@ func (c *Config) SetDirectory(dir string) {
 		class := &c.Classes[i]
 		if class.FromRules != nil {
 			rules := *class.FromRules
-			rules.Files = within(dir, rules.Files)
+			rules.Files = below(dir, rules.Files)
 			class.FromRules = &rules
 		}
-		class.FromDashboards = within(dir, class.FromDashboards)
+		class.FromDashboards = below(dir, class.FromDashboards)
 	}
 }
 
-func within(dir string, globs []string) []string {
+func below(dir string, globs []string) []string {
 	list := slices.Clone(globs)
 	for i, g := range list {
 		if !filepath.IsAbs(g) {

@@ -1,6 +1,7 @@
 package sampler
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -80,4 +81,32 @@ func TestResolveGoesWithoutWhatItCannotRead(t *testing.T) {
 	class, _ := r.Describer.Explain(labelsOf("good"))
 	require.Equal(t, ClassCritical, class)
 	require.NotEmpty(t, r.Digest)
+	c.Classes[1].FromDashboards = []string{filepath.Join(dir, "none.json")}
+	_, err = Resolve(c)
+	problems := Problems(err)
+	require.Len(t, problems, 2)
+	require.Contains(t, problems[0], "read "+filepath.Join(dir, "a.yml")+": alert A of group g: parse query \"up ==\": ")
+	require.Contains(t, problems[1], "none.json: no such file or directory")
+	require.Equal(t, problems, Problems(errors.Join(err, err)), "each is told once")
+	require.Empty(t, Problems(nil))
+}
+
+// What a dashboard reads through a recording rule is read, whichever class names the rules.
+func TestDashboardsReadThroughRecordingRules(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"r.yml":     `groups: [{name: g, rules: [{record: 'job:rate5m', expr: 'rate(requests_total[5m])'}]}]`,
+		"shop.json": `{"panels": [{"title": "Traffic", "targets": [{"expr": "job:rate5m"}]}]}`,
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644))
+	}
+	c := DefaultConfig()
+	c.Classes[0].FromRules = &FromRules{Files: []string{filepath.Join(dir, "r.yml")}}
+	c.Classes[1].FromDashboards = []string{filepath.Join(dir, "shop.json")}
+	r, err := Resolve(c)
+	require.NoError(t, err)
+	class, why := r.Describer.Explain(labelsOf("requests_total"))
+	require.Equal(t, ClassLow, class)
+	require.Equal(t, "dashboard "+dir+"/shop.json, Traffic, through job:rate5m", why)
+	require.Zero(t, r.Describer.Describe(labelsOf("requests_total"), 0).Need, "ranges count for alerts")
 }

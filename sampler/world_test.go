@@ -41,6 +41,7 @@ type world struct {
 	config Config
 	scrape [3]int64 // cadence of each target, ms
 	actors []*actor
+	steady bool // no scrape is lost and none comes late
 }
 
 func newWorld(seed uint64) *world {
@@ -118,7 +119,7 @@ func (w *world) film(seconds int64) []request {
 		phase := w.rng.Int64N(cadence)
 		var lag, last int64
 		for at := phase; at < seconds*1000; at += cadence {
-			if w.rng.IntN(60) == 0 {
+			if !w.steady && w.rng.IntN(60) == 0 {
 				continue // lost
 			}
 			halves := [2]request{{at: someTime + at + w.rng.Int64N(3)}, {}}
@@ -132,7 +133,7 @@ func (w *world) film(seconds int64) []request {
 					half.samples = append(half.samples, scraped{a.id, in})
 				}
 			}
-			if w.rng.IntN(10) == 0 {
+			if !w.steady && w.rng.IntN(10) == 0 {
 				lag = w.rng.Int64N(3 * cadence)
 			}
 			last = max(last, at+lag)

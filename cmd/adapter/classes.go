@@ -26,6 +26,7 @@ type classesFlags struct {
 	capture string
 	cadence time.Duration
 	format  string
+	all     bool
 	series  []string
 }
 
@@ -38,12 +39,13 @@ func classesCommand(app *kingpin.Application, configFile *string) (cmd *kingpin.
 	cmd.Flag("rules", "Prometheus rule files instead of those that class critical names; may be repeated.").StringsVar(&f.rules)
 	cmd.Flag("capture", "File with recorded remote-write requests, whose series are told.").StringVar(&f.capture)
 	cmd.Flag("scrape-interval", "Scrape interval for which to warn of ranges that are too short.").Default("15s").DurationVar(&f.cadence)
+	cmd.Flag("all", "List each series of --capture. Without it the table has one row for all series of a class and reason. JSON has them always.").BoolVar(&f.all)
 	cmd.Flag("format", "table or json.").Default("table").EnumVar(&f.format, "table", "json")
 	cmd.Arg("series", `Series such as 'up{job="node"}'.`).StringsVar(&f.series)
 	return cmd, func(stdout, stderr io.Writer) int {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		switch err := f.classify(ctx, stdout); {
+		switch err := f.classify(ctx, stdout, stderr); {
 		case errors.Is(err, errUsage):
 			fmt.Fprintf(stderr, "sluice: classes: %v; try --help\n", err)
 			return exitUsage
@@ -55,7 +57,8 @@ func classesCommand(app *kingpin.Application, configFile *string) (cmd *kingpin.
 	}
 }
 
-func (f *classesFlags) classify(ctx context.Context, stdout io.Writer) error {
+// classify writes the classes to stdout, and to stderr what is to be said about them.
+func (f *classesFlags) classify(ctx context.Context, stdout, stderr io.Writer) error {
 	if f.capture == "" && len(f.series) == 0 {
 		return fmt.Errorf("%w: which series? Name some, or a file with --capture", errUsage)
 	}
@@ -64,11 +67,13 @@ func (f *classesFlags) classify(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	resolved, err := sampler.Resolve(c)
-	if err != nil {
+	if resolved == nil {
 		return err
 	}
 	classes := fidelity.NewClasses(resolved.Describer)
-	classes.Warnings = sampler.Warnings(c, resolved.Metrics, f.cadence)
+	classes.All = f.all
+	// A gateway goes without rules that it cannot use, and so do its classes.
+	classes.Warnings = append(sampler.Problems(err), sampler.Warnings(c, resolved.Metrics, f.cadence)...)
 	for _, text := range f.series {
 		if err := classes.AddSeries(text); err != nil {
 			return fmt.Errorf("%w: %w", errUsage, err)
@@ -83,6 +88,9 @@ func (f *classesFlags) classify(ctx context.Context, stdout io.Writer) error {
 		if err := classes.AddCapture(ctx, file); err != nil {
 			return fmt.Errorf("%s: %w", f.capture, err)
 		}
+	}
+	for _, warning := range classes.Warnings {
+		fmt.Fprintf(stderr, "sluice: classes: warning: %s\n", warning)
 	}
 	return classes.Write(stdout, fidelity.Format(f.format))
 }

@@ -34,6 +34,7 @@ func TestClassesCommand(t *testing.T) {
 			Class, Reason, Example string
 			Series                 int
 		}
+		Series   []struct{ Series, Class, Reason string }
 		Warnings []string
 	}
 	require.NoError(t, json.Unmarshal([]byte(out), &got))
@@ -53,13 +54,42 @@ func TestClassesCommand(t *testing.T) {
 		{"normal", `{__name__="other"}`, 1},
 	}, rows)
 	require.Equal(t, "alert Errors in "+rules, got.Classes[1].Reason)
+	require.Len(t, got.Series, 5)
+	require.Equal(t, `{__name__="up", job="b"}`, got.Series[1].Series)
 	require.Len(t, got.Warnings, 1)
 	require.Contains(t, got.Warnings[0], "class critical: errors_total is read over 1m0s")
+	require.Contains(t, errs, "sluice: classes: warning: class critical: errors_total is read over 1m0s")
 
-	code, out, _ = classes(t, "", "--rules", rules, "--scrape-interval", "0s", "errors_total")
+	code, out, errs = classes(t, "", "--rules", rules, "--scrape-interval", "0s", `errors_total{a="b"}`, "errors_total")
 	require.Equal(t, exitOK, code)
-	require.Regexp(t, `(?m)^critical +1 +alert Errors in .*errors_total`, out)
-	require.NotContains(t, out, "warning")
+	require.Empty(t, errs)
+	require.Regexp(t, `^class +series +reason
+critical +\{__name__="errors_total", a="b"\} +alert Errors in .*
+critical +\{__name__="errors_total"\} +alert Errors in .*
+$`, out)
+}
+
+func TestClassesOfACapture(t *testing.T) {
+	load := filepath.Join(t.TempDir(), "load.rw")
+	require.NoError(t, os.WriteFile(load, recording(t), 0o600))
+	code, out, errs := classes(t, "", "--capture", load)
+	require.Equal(t, exitOK, code, errs)
+	require.Regexp(t, `(?m)^critical +1 +match: .*instance="a"`, out)
+	code, out, errs = classes(t, "", "--capture", load, "--all")
+	require.Equal(t, exitOK, code, errs)
+	require.Regexp(t, `(?m)^critical +\{__name__="up", instance="a", job="b"\} +match: `, out)
+}
+
+// Rules that a gateway goes without do not keep the classes from being told.
+func TestClassesOfRulesThatCannotBeRead(t *testing.T) {
+	rules := filepath.Join(t.TempDir(), "rules.yml")
+	require.NoError(t, os.WriteFile(rules, []byte("groups: [{name: a, rules: [{alert: A, expr: 'up =='}, {alert: B, expr: 'good > 1'}]}]"), 0o600))
+	code, out, errs := classes(t, "", "--rules", rules, "--rules", rules+".none", "good", "other")
+	require.Equal(t, exitOK, code, errs)
+	require.Regexp(t, `critical +\{__name__="good"\} +alert B in`, out)
+	require.Regexp(t, `normal +\{__name__="other"\}`, out)
+	require.Contains(t, errs, "sluice: classes: warning: read "+rules+": alert A of group a: parse query")
+	require.Contains(t, errs, "rules.yml.none: no such file or directory")
 }
 
 func TestClassesOfAConfiguration(t *testing.T) {
@@ -101,13 +131,12 @@ func TestClassesRefusals(t *testing.T) {
 		code   int
 		want   string
 	}{
-		"nothing to tell":         {"", nil, exitUsage, "which series?"},
-		"no series":               {"", []string{"up{"}, exitUsage, "is no series such as"},
-		"no capture":              {"", []string{"--capture", damaged + "x"}, exitError, "--capture: open"},
-		"damaged capture":         {"", []string{"--capture", damaged}, exitError, "damaged capture"},
-		"no configuration":        {damaged + ".yaml", []string{"up"}, exitError, "damaged.rw.yaml"},
-		"backend without a file":  {"", []string{"--backend", "a", "up"}, exitUsage, "--backend needs --config.file"},
-		"rules that do not parse": {"", []string{"--rules", damaged, "up"}, exitError, "read " + damaged},
+		"nothing to tell":        {"", nil, exitUsage, "which series?"},
+		"no series":              {"", []string{"up{"}, exitUsage, "is no series such as"},
+		"no capture":             {"", []string{"--capture", damaged + "x"}, exitError, "--capture: open"},
+		"damaged capture":        {"", []string{"--capture", damaged}, exitError, "damaged capture"},
+		"no configuration":       {damaged + ".yaml", []string{"up"}, exitError, "damaged.rw.yaml"},
+		"backend without a file": {"", []string{"--backend", "a", "up"}, exitUsage, "--backend needs --config.file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := classes(t, c.config, c.args...)

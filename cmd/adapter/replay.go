@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -50,7 +51,7 @@ func replayCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func(s
 	return cmd, func(stdout, stderr io.Writer) int {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		switch err := f.replay(ctx, stdout); {
+		switch err := f.replay(ctx, stdout, stderr); {
 		case errors.Is(err, errUsage):
 			fmt.Fprintf(stderr, "sluice: replay: %v; try --help\n", err)
 			return exitUsage
@@ -62,7 +63,8 @@ func replayCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func(s
 	}
 }
 
-func (f *replayFlags) replay(ctx context.Context, stdout io.Writer) error {
+// replay writes the report to stdout, and to stderr what is to be said about it.
+func (f *replayFlags) replay(ctx context.Context, stdout, stderr io.Writer) error {
 	below, err := parseLimits("--fail-below", f.below)
 	if err != nil {
 		return err
@@ -71,7 +73,7 @@ func (f *replayFlags) replay(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	o, err := f.options()
+	o, err := f.options(stderr)
 	if err != nil {
 		return err
 	}
@@ -89,14 +91,20 @@ func (f *replayFlags) replay(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.capture, err)
 	}
+	for _, warning := range report.Warnings {
+		fmt.Fprintf(stderr, "sluice: replay: warning: %s\n", warning)
+	}
 	if err := report.Write(stdout, incident.Format(f.format)); err != nil {
 		return err
+	}
+	if len(below)+len(above) > 0 && report.Totals.Seconds < time.Duration(o.Incident.Duration).Seconds() {
+		return fmt.Errorf("%w: only %.0f s of %s were played, for the capture ends there; record more, or shorten duration in %s", errLimit, report.Totals.Seconds, o.Incident.Duration, f.incident)
 	}
 	return keepsTo(report, below, above)
 }
 
 // options reads the files but the capture.
-func (f *replayFlags) options() (o incident.Options, err error) {
+func (f *replayFlags) options(stderr io.Writer) (o incident.Options, err error) {
 	text, err := os.ReadFile(f.incident)
 	if err != nil {
 		return o, fmt.Errorf("--incident: %w", err)
@@ -123,17 +131,21 @@ func (f *replayFlags) options() (o incident.Options, err error) {
 			return o, fmt.Errorf("--rules: %w", err)
 		}
 	}
-	o.Sampling, err = f.sampling(o.Incident, rules)
+	o.Sampling, err = f.sampling(o.Incident, rules, stderr)
 	return o, err
 }
 
 // sampling is the configuration of the incident; what the alerts of --rules read is
 // critical beside what the configuration says.
-func (f *replayFlags) sampling(i *incident.Incident, rules []byte) (*sampler.Resolved, error) {
+func (f *replayFlags) sampling(i *incident.Incident, rules []byte, stderr io.Writer) (*sampler.Resolved, error) {
 	i.Sampling.SetDirectory(filepath.Dir(f.incident))
 	r, err := sampler.Resolve(*i.Sampling)
-	if err != nil {
+	if r == nil {
 		return nil, fmt.Errorf("--incident: %w", err)
+	}
+	// A gateway goes without rules that it cannot use, and so does its replay.
+	for _, problem := range sampler.Problems(err) {
+		fmt.Fprintf(stderr, "sluice: replay: warning: adaptive_sampling: %s\n", problem)
 	}
 	m := r.Metrics[sampler.ClassCritical]
 	if err := m.AddRules(rules, f.rules, nil); err != nil {

@@ -43,6 +43,8 @@ func TestReplayCommand(t *testing.T) {
 	down := file("down.yaml", "duration: 9m\nbackend: {capacity: [{at: 0s, share: 5}, {at: 30s, samples: 0}]}")
 	wrong := file("wrong.yaml", "duration: 9m\nbackend: {capacity: [{at: 0s, shard: 5}]}")
 	rules := file("rules.yml", "groups: [{name: a, rules: [{alert: Up, expr: up == 1}]}]")
+	long := file("long.yaml", "duration: 30m\nbackend: {capacity: [{at: 0s, share: 5}]}")
+	unread := file("unread.yaml", "duration: 9m\nbackend: {capacity: [{at: 0s, share: 5}]}\nadaptive_sampling: {classes: [{name: critical, max_gap: 30s, from_rules: {files: [none.yml]}}, {name: low, max_gap: 4m, match: [low]}, {name: normal}]}")
 	missing := filepath.Join(dir, "missing")
 	tests := map[string]struct {
 		args []string
@@ -51,6 +53,9 @@ func TestReplayCommand(t *testing.T) {
 	}{
 		"within limits":   {[]string{"--capture", load, "--incident", calm, "--rules", rules, "--fail-below", "alert_agreement=0.9", "--fail-above", "max_queue_age_seconds=10"}, exitOK, ""},
 		"no limits":       {[]string{"--capture", load, "--incident", down, "--format", "json"}, exitOK, ""},
+		"too long":        {[]string{"--capture", load, "--incident", long}, exitOK, "warning: The capture ends 9m56s after the start"},
+		"too long, limit": {[]string{"--capture", load, "--incident", long, "--fail-above", "max_queue_age_seconds=10"}, exitError, "not within its limits: only 596 s of 30m were played"},
+		"rules not read":  {[]string{"--capture", load, "--incident", unread}, exitOK, "warning: adaptive_sampling: read "},
 		"below":           {[]string{"--capture", load, "--incident", down, "--rules", rules, "--fail-below", "alert_agreement=0.9"}, exitError, "not within its limits: alert_agreement is"},
 		"above":           {[]string{"--capture", load, "--incident", down, "--fail-above", "max_queue_age_seconds=10"}, exitError, "max_queue_age_seconds is 51"},
 		"no figure":       {[]string{"--capture", load, "--incident", calm, "--fail-below", "alert_agreement=0.9"}, exitUsage, "without --queries and --rules"},

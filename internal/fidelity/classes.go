@@ -23,11 +23,27 @@ import (
 type Classes struct {
 	// Groups are series of one class for one reason, largest first within each class.
 	Groups []ClassGroup `json:"classes"`
-	// Warnings are about what the classes promise.
+	// Series are all series: those that were named as they were, then those of captures,
+	// by class, reason and labels.
+	Series []ClassedSeries `json:"series"`
+	// Warnings are about what the classes promise. The table is without them.
 	Warnings []string `json:"warnings,omitempty"`
+	// All says that the table has a row for each series. Otherwise it has one for each of
+	// those that were named, and one for each group of the others.
+	All bool `json:"-"`
 
 	describer *sampler.Describer
+	named     int               // of Series
+	captured  []ClassGroup      // like Groups, without the series that were named
 	byReason  map[[2]string]int // index in Groups
+	captures  map[[2]string]int // index in captured
+}
+
+// ClassedSeries is a series with its class, and why it is in it.
+type ClassedSeries struct {
+	Series string `json:"series"`
+	Class  string `json:"class"`
+	Reason string `json:"reason"`
 }
 
 // ClassGroup is the series of one class for one reason.
@@ -40,7 +56,7 @@ type ClassGroup struct {
 
 // NewClasses returns Classes without any series.
 func NewClasses(d *sampler.Describer) *Classes {
-	return &Classes{describer: d, byReason: map[[2]string]int{}}
+	return &Classes{describer: d, byReason: map[[2]string]int{}, captures: map[[2]string]int{}}
 }
 
 // AddSeries adds a series as PromQL writes it, such as up{job="node"}. It fails for what
@@ -54,7 +70,9 @@ func (c *Classes) AddSeries(text string) error {
 	ls.Range(func(l labels.Label) {
 		list = append(list, remotewrite.Label{Name: []byte(l.Name), Value: []byte(l.Value)})
 	})
-	c.add(list, ls.String())
+	s := c.add(list, ls.String())
+	c.Series = slices.Insert(c.Series, c.named, s)
+	c.named++
 	return nil
 }
 
@@ -93,24 +111,30 @@ func (c *Classes) AddCapture(ctx context.Context, from io.Reader) error {
 				}
 				seen[key] = true
 			}
-			c.add(canonical, "")
+			s := c.add(canonical, spelled(canonical))
+			c.Series = append(c.Series, s)
+			count(&c.captured, c.captures, s)
 		}
 	}
 }
 
-func (c *Classes) add(list []remotewrite.Label, text string) {
+func (c *Classes) add(list []remotewrite.Label, text string) ClassedSeries {
 	class, reason := c.describer.Explain(list)
-	key := [2]string{class, reason}
-	i, ok := c.byReason[key]
+	s := ClassedSeries{Series: text, Class: class, Reason: reason}
+	count(&c.Groups, c.byReason, s)
+	return s
+}
+
+// count adds the series to its group; index is where that is.
+func count(groups *[]ClassGroup, index map[[2]string]int, s ClassedSeries) {
+	key := [2]string{s.Class, s.Reason}
+	i, ok := index[key]
 	if !ok {
-		if text == "" {
-			text = spelled(list)
-		}
-		i = len(c.Groups)
-		c.Groups = append(c.Groups, ClassGroup{Class: class, Reason: reason, Example: text})
-		c.byReason[key] = i
+		i = len(*groups)
+		*groups = append(*groups, ClassGroup{Class: s.Class, Reason: s.Reason, Example: s.Series})
+		index[key] = i
 	}
-	c.Groups[i].Series++
+	(*groups)[i].Series++
 }
 
 func spelled(list []remotewrite.Label) string {
@@ -121,15 +145,13 @@ func spelled(list []remotewrite.Label) string {
 	return b.Labels().String()
 }
 
-// Write writes the groups and the warnings to w, as Table or JSON.
+// Write writes the series to w, as Table or JSON.
 func (c *Classes) Write(w io.Writer, f Format) error {
 	sorted := *c
-	sorted.Groups = slices.Clone(c.Groups)
-	if sorted.Groups == nil {
-		sorted.Groups = []ClassGroup{}
-	}
-	slices.SortStableFunc(sorted.Groups, func(a, b ClassGroup) int {
-		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(b.Series, a.Series), cmp.Compare(a.Reason, b.Reason))
+	sorted.Groups, sorted.captured = inOrder(c.Groups), inOrder(c.captured)
+	sorted.Series = append([]ClassedSeries{}, c.Series...)
+	slices.SortStableFunc(sorted.Series[c.named:], func(a, b ClassedSeries) int {
+		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Series, b.Series))
 	})
 	var err error
 	switch f {
@@ -138,6 +160,7 @@ func (c *Classes) Write(w io.Writer, f Format) error {
 	case JSON:
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
 		err = e.Encode(&sorted)
 	default:
 		return fmt.Errorf("unknown format %q: it is %s or %s", f, Table, JSON)
@@ -148,14 +171,39 @@ func (c *Classes) Write(w io.Writer, f Format) error {
 	return nil
 }
 
+func inOrder(groups []ClassGroup) []ClassGroup {
+	sorted := append([]ClassGroup{}, groups...)
+	slices.SortStableFunc(sorted, func(a, b ClassGroup) int {
+		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(b.Series, a.Series), cmp.Compare(a.Reason, b.Reason))
+	})
+	return sorted
+}
+
+// writeTable writes a row for each series that was named, and below it the others.
 func (c *Classes) writeTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, strings.Join([]string{"class", "series", "reason", "example"}, "\t"))
-	for _, g := range c.Groups {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", g.Class, g.Series, g.Reason, g.Example)
+	rows := c.Series[:c.named]
+	if c.All {
+		rows = c.Series
 	}
-	for _, warning := range c.Warnings {
-		fmt.Fprintf(t, "warning: %s\n", warning)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if len(rows) > 0 {
+		fmt.Fprintln(t, strings.Join([]string{"class", "series", "reason"}, "\t"))
+		for _, s := range rows {
+			fmt.Fprintf(t, "%s\t%s\t%s\n", s.Class, s.Series, s.Reason)
+		}
+	}
+	if c.All || len(c.captured) == 0 {
+		return t.Flush()
+	}
+	if len(rows) > 0 {
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintln(t, strings.Join([]string{"class", "count", "reason", "example"}, "\t"))
+	for _, g := range c.captured {
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", g.Class, g.Series, g.Reason, g.Example)
 	}
 	return t.Flush()
 }

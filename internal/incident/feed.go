@@ -55,16 +55,16 @@ func (f *feed) pass() error {
 	return nil
 }
 
-// next thins the next request and returns how many samples of it are sent, those that were
-// held back before included.
-func (f *feed) next() (sent int, err error) {
+// next thins the next request and returns how many samples it has, and how many are sent
+// with it, those that were held back before included.
+func (f *feed) next() (all, sent int, err error) {
 	r, err := f.from.Next()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	m := r.Message
 	if err := f.learn(m); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for i := range m.Series {
 		if m.Series[i].Samples+m.Series[i].Histograms == 0 {
@@ -72,7 +72,7 @@ func (f *feed) next() (sent int, err error) {
 		}
 		id, err := f.id(m, i)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		f.points = f.points[:0]
 		f.samples = m.AppendSamples(f.samples[:0], i)
@@ -86,7 +86,7 @@ func (f *feed) next() (sent int, err error) {
 		}
 		sent += len(f.points)
 	}
-	return sent, nil
+	return samplesOf(m), sent, nil
 }
 
 func samplesOf(m *remotewrite.Message) int {

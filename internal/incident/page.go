@@ -28,12 +28,12 @@ func (r *Report) writePage(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	p := page{Title: r.Title, Sentences: r.sentences(), Columns: columns}
+	p := page{Title: r.Title, Sentences: r.sentences(), Columns: r.columns()}
 	if p.Title == "" {
 		p.Title = "An incident"
 	}
 	for _, row := range r.Rows {
-		p.Rows = append(p.Rows, row.cells())
+		p.Rows = append(p.Rows, row.cells(r.shadow()))
 	}
 	p.Plots = []plot.Drawing{
 		r.plot("Load and capacity, samples a second", []string{"offered", "capacity"}, func(row Row) []float64 { return []float64{row.Offered, row.Capacity} }),

@@ -61,6 +61,7 @@ type load struct {
 	arrivals   []Arrival
 	mean       float64 // samples a second
 	lead       time.Duration
+	length     time.Duration // of what is played, the lead included
 }
 
 // survey finds the part: what is before the incident as long as queries look back, and the
@@ -71,7 +72,9 @@ func survey(ctx context.Context, o Options) (*load, error) {
 	skip := time.Duration(o.Incident.Start) - fidelity.Warmup
 	length := fidelity.Warmup + time.Duration(o.Incident.Duration)
 	var first, at int64
+	var silence time.Duration // the longest between two requests
 	samples := 0
+	l.length = length
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("read the capture: %w", context.Cause(ctx))
@@ -102,6 +105,7 @@ func survey(ctx context.Context, o Options) (*load, error) {
 		}
 		if n := len(l.arrivals); n > 0 {
 			since = max(since, l.arrivals[n-1].At)
+			silence = max(silence, since-l.arrivals[n-1].At)
 		}
 		n := samplesOf(req.Message)
 		l.arrivals = append(l.arrivals, Arrival{At: since, Samples: n})
@@ -110,6 +114,9 @@ func survey(ctx context.Context, o Options) (*load, error) {
 	}
 	if n := len(l.arrivals); n == 0 || l.arrivals[n-1].At <= l.lead {
 		return nil, fmt.Errorf("the capture ends before the incident starts, %v after its first request", time.Duration(o.Incident.Start))
+	}
+	if last := l.arrivals[len(l.arrivals)-1].At; length-last > silence+Tick {
+		l.length = last.Truncate(Tick) + Tick
 	}
 	l.mean = float64(samples) / l.arrivals[len(l.arrivals)-1].At.Seconds()
 	return l, nil
@@ -126,6 +133,7 @@ type replay struct {
 	thinner *thinner
 	feed    *feed
 	report  *Report
+	would   float64  // samples that would have been withheld in the tick at hand, in shadow mode
 	ends    []uint64 // samples up to the end of each arrival that the lane came to
 	failed  error    // of reading the capture
 }
@@ -147,16 +155,23 @@ func (r *replay) conditions(t time.Duration) Conditions {
 
 func (r *replay) model(t Thresholds) *Model {
 	b := &r.o.Incident.Backend
+	c := &r.o.Sampling.Config
+	shadow := c.Mode == sampler.ModeShadow
 	fresh := time.Duration(0)
-	if b.OutOfOrder {
-		fresh = time.Duration(r.o.Sampling.Config.FreshFirstAfter)
+	// A gateway passes only what it gives back later.
+	if b.OutOfOrder && c.Enabled && c.Backfill && !shadow {
+		fresh = time.Duration(c.FreshFirstAfter)
 	}
 	return NewModel(ModelOptions{
 		Conditions: r.conditions,
 		Thin: func(_ int, a Arrival) float64 {
-			sent, err := r.feed.next()
+			all, sent, err := r.feed.next()
 			r.failed = errors.Join(r.failed, err)
 			r.ends = append(r.ends, r.thinner.seen)
+			if shadow {
+				r.would += float64(all-sent) * r.factor(a.At)
+				sent = all
+			}
 			return float64(sent) * r.factor(a.At)
 		},
 		Pass: func(int, Arrival) {
@@ -196,9 +211,10 @@ func (r *replay) play(ctx context.Context) (err error) {
 		rate = c.BaseRate
 		r.thinner.tell(step{rate: rate})
 	}
-	r.report = newReport(r.o.Incident)
+	r.report = newReport(r.o.Incident, c)
+	r.report.Warnings = r.warnings()
 	next := 0
-	end := r.load.lead + time.Duration(r.o.Incident.Duration)
+	end := r.load.length
 	for now := time.Duration(0); now < end; now += Tick {
 		if ctx.Err() != nil {
 			return fmt.Errorf("play the incident: %w", context.Cause(ctx))
@@ -213,12 +229,13 @@ func (r *replay) play(ctx context.Context) (err error) {
 		}
 		var d control.Decision
 		state, d = control.Step(&settings, state, seen.Inputs(t), Tick)
-		r.report.add(r.at(truth.At), truth, t, rate, r.conditions(now), d)
+		r.report.add(r.at(truth.At), moment{truth, t, rate, r.conditions(now), d, r.would})
+		r.would = 0
 		if c.Enabled && d.Rate != rate {
 			rate = d.Rate
 			r.thinner.tell(step{rate: rate})
 		}
-		if c.Enabled {
+		if c.Enabled && c.Mode != sampler.ModeShadow {
 			model.SetMaxInFlight(d.MaxInFlight)
 		}
 		if (now+Tick)%pressureEvery == 0 {
@@ -231,6 +248,19 @@ func (r *replay) play(ctx context.Context) (err error) {
 	}
 	r.report.finish()
 	return nil
+}
+
+// warnings are about what is not as the incident file suggests.
+func (r *replay) warnings() []string {
+	var list []string
+	i, c := r.o.Incident, &r.o.Sampling.Config
+	if played := r.at(r.load.length); played < time.Duration(i.Duration) {
+		list = append(list, fmt.Sprintf("The capture ends %s after the start of the incident, which is to last %s: it is played up to there.", played, i.Duration))
+	}
+	if i.Backend.OutOfOrder && c.Enabled && !c.Backfill {
+		list = append(list, "The backend takes samples out of order, but the newest go first only with adaptive_sampling.backfill: true.")
+	}
+	return list
 }
 
 // scaled are the arrivals as they are under the load of the incident.

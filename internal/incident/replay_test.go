@@ -81,7 +81,8 @@ func TestOverload(t *testing.T) {
 }
 
 func TestFreshFirst(t *testing.T) {
-	text := "duration: 8m\nbackend: {out_of_order: true, capacity: [{at: 0s, share: 2}], outages: [{at: 1m, for: 90s, how: hang}]}" + shop
+	text := "duration: 8m\nbackend: {out_of_order: true, capacity: [{at: 0s, share: 2}], outages: [{at: 1m, for: 90s, how: hang}]}" +
+		strings.Replace(shop, "floor: shed", "backfill: true", 1)
 	o := options(t, text)
 	ask(t, &o)
 	r := run(t, o)
@@ -91,6 +92,65 @@ func TestFreshFirst(t *testing.T) {
 
 	o = options(t, strings.Replace(text, "out_of_order: true", "out_of_order: false", 1))
 	require.Zero(t, run(t, o).Totals.Passed)
+
+	// What is not given back is not passed.
+	o = options(t, strings.Replace(text, "backfill: true", "backfill: false", 1))
+	r = run(t, o)
+	require.Zero(t, r.Totals.Passed)
+	require.Contains(t, strings.Join(r.Warnings, " "), "only with adaptive_sampling.backfill: true")
+	require.Empty(t, run(t, options(t, text)).Warnings)
+}
+
+// In shadow mode the backend gets all there is, and is told what it would not have got.
+func TestShadow(t *testing.T) {
+	text := "duration: 5m\nbackend: {capacity: [{at: 0s, share: 2}, {at: 1m, share: 0.3}, {at: 3m, share: 2}]}"
+	active := run(t, options(t, text+shop))
+	require.Equal(t, "active", active.Mode)
+	require.NotZero(t, active.Totals.Withheld)
+	require.Zero(t, active.Totals.WouldWithhold)
+
+	o := options(t, text+strings.Replace(shop, "floor: shed", "mode: shadow", 1))
+	ask(t, &o)
+	r := run(t, o)
+	require.Equal(t, "shadow", r.Mode)
+	require.Zero(t, r.Totals.Withheld)
+	require.Greater(t, r.Totals.WouldWithhold, 0.1*r.Totals.Offered)
+	require.InDelta(t, r.Totals.Offered, r.Totals.Sent+r.Totals.Waiting, 0.01*r.Totals.Offered)
+	require.Less(t, r.Totals.LowestRate, 0.5)
+	require.Greater(t, r.Totals.MaxQueueAge, active.Totals.MaxQueueAge, "nothing relieves the backend")
+	require.Equal(t, 1.0, r.Fidelity.Kept)
+	would := 0.0
+	for _, row := range r.Rows {
+		require.Equal(t, 1.0, row.Kept)
+		require.Zero(t, row.Withheld)
+		would += row.Would
+	}
+	require.InDelta(t, r.Totals.WouldWithhold, would, 1e-6)
+	var table strings.Builder
+	require.NoError(t, r.Write(&table, incident.Table))
+	require.Contains(t, table.String(), "would withhold")
+	require.Contains(t, table.String(), "Shadow mode: nothing is withheld")
+}
+
+// What was not recorded is not played as if nothing had come in.
+func TestIncidentThatIsLongerThanTheCapture(t *testing.T) {
+	o := options(t, "duration: 20m\nbackend: {capacity: [{at: 0s, share: 3}]}"+shop)
+	r := run(t, o)
+	// Of 21 minutes ten are the lead; the last request comes in the 656th second.
+	require.Equal(t, 656.0, r.Totals.Seconds)
+	require.Equal(t, 656.0, r.Rows[len(r.Rows)-1].At)
+	for _, row := range r.Rows {
+		require.NotZero(t, row.Offered)
+	}
+	require.Equal(t, []string{"The capture ends 10m56s after the start of the incident, which is to last 20m: it is played up to there."}, r.Warnings)
+	var table strings.Builder
+	require.NoError(t, r.Write(&table, incident.Table))
+	require.Contains(t, table.String(), "Warning: The capture ends")
+
+	// The silence at its end is no longer than others.
+	r = run(t, options(t, "duration: 11m\nbackend: {capacity: [{at: 0s, share: 3}]}"+shop))
+	require.Empty(t, r.Warnings)
+	require.Equal(t, 660.0, r.Totals.Seconds)
 }
 
 func TestDisabled(t *testing.T) {

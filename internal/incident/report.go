@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/sluice-metrics/sluice/sampler"
 	"github.com/sluice-metrics/sluice/sampler/control"
 )
 
@@ -18,6 +19,11 @@ const RowLength = 10 * time.Second
 // Report is the outcome of Run.
 type Report struct {
 	Title string `json:"title,omitempty"`
+	// Mode is that of the sampling: active, or shadow, in which nothing is withheld; off
+	// where it is not enabled.
+	Mode string `json:"mode"`
+	// Warnings are about what was not played as the incident file says.
+	Warnings []string `json:"warnings,omitempty"`
 	// Rows begin with the incident.
 	Rows   []Row  `json:"rows"`
 	Totals Totals `json:"totals"`
@@ -25,7 +31,7 @@ type Report struct {
 	Fidelity *Fidelity `json:"fidelity,omitempty"`
 
 	parts struct { // of the row at hand
-		read, sent, offered, capacity float64
+		read, sent, offered, capacity float64 // sums
 		ticks                         int
 	}
 	row       Row
@@ -34,19 +40,20 @@ type Report struct {
 
 // Row is some seconds of the incident.
 type Row struct {
-	At       float64 `json:"at"`       // seconds since the start of the incident, at the end of the row
-	Offered  float64 `json:"offered"`  // samples a second
-	Capacity float64 `json:"capacity"` // samples a second
-	Rate     float64 `json:"rate"`     // asked for, at the end
-	Kept     float64 `json:"kept"`     // share of the samples that the lane came to
-	Queue    int     `json:"queue"`    // batches that wait or are in flight, at the end
-	Age      float64 `json:"age"`      // of the oldest of them, seconds; the largest
-	Latency  float64 `json:"latency"`  // seconds; the largest
-	Withheld float64 `json:"withheld"` // samples
-	Passed   int     `json:"passed"`   // samples left for later, so that the newest go first
-	Pressure float64 `json:"pressure"` // the largest
-	Cause    string  `json:"cause"`    // the signal with that pressure; empty below 0.5
-	Why      string  `json:"why"`      // of the last change of the rate; empty when it did not change
+	At       float64 `json:"at"`             // seconds since the start of the incident, at the end of the row
+	Offered  float64 `json:"offered"`        // samples a second
+	Capacity float64 `json:"capacity"`       // samples a second
+	Rate     float64 `json:"rate"`           // asked for, at the end
+	Kept     float64 `json:"kept"`           // share of the samples that the lane came to
+	Queue    int     `json:"queue"`          // batches that wait or are in flight, at the end
+	Age      float64 `json:"age"`            // of the oldest of them, seconds; the largest
+	Latency  float64 `json:"latency"`        // seconds; the largest
+	Withheld float64 `json:"withheld"`       // samples
+	Would    float64 `json:"would_withhold"` // samples, in shadow mode
+	Passed   int     `json:"passed"`         // samples left for later, so that the newest go first
+	Pressure float64 `json:"pressure"`       // the largest
+	Cause    string  `json:"cause"`          // the signal with that pressure; empty below 0.5
+	Why      string  `json:"why"`            // of the last change of the rate; empty when it did not change
 }
 
 // Totals are those of the incident.
@@ -54,7 +61,9 @@ type Totals struct {
 	Offered        float64 `json:"offered"`         // samples
 	Sent           float64 `json:"sent"`            // samples
 	Withheld       float64 `json:"withheld"`        // samples, those passed included
+	WouldWithhold  float64 `json:"would_withhold"`  // samples that would have been withheld, in shadow mode
 	Passed         float64 `json:"passed"`          // samples
+	Seconds        float64 `json:"seconds"`         // that were played
 	Waiting        float64 `json:"waiting"`         // samples at full resolution at the end
 	LaggingSeconds int     `json:"lagging_seconds"` // with a signal above its threshold
 	MaxQueueAge    float64 `json:"max_queue_age_seconds"`
@@ -82,14 +91,27 @@ type Fidelity struct {
 	DelayMax       float64 `json:"delay_max"`
 }
 
-func newReport(i *Incident) *Report {
-	r := &Report{Title: i.Title}
+func newReport(i *Incident, c sampler.Config) *Report {
+	r := &Report{Title: i.Title, Mode: string(c.Mode)}
+	if !c.Enabled {
+		r.Mode = "off"
+	}
 	r.Totals.LowestRate = 1
 	return r
 }
 
-// add takes in a tick that ended at a time of the incident; rate was in force in it.
-func (r *Report) add(at time.Duration, o Observation, t Thresholds, rate float64, c Conditions, d control.Decision) {
+// moment is what there is to report of a tick.
+type moment struct {
+	Observation
+	thresholds Thresholds
+	rate       float64 // in force in it
+	conditions Conditions
+	decision   control.Decision
+	would      float64 // samples that would have been withheld
+}
+
+// add takes in a tick that ended at a time of the incident.
+func (r *Report) add(at time.Duration, o moment) {
 	if at <= 0 {
 		return
 	}
@@ -98,46 +120,49 @@ func (r *Report) add(at time.Duration, o Observation, t Thresholds, rate float64
 	p.read += float64(o.Read - o.Passed)
 	p.sent += o.Sent
 	p.offered += float64(o.Offered)
-	p.capacity += c.Capacity
+	p.capacity += o.conditions.Capacity
 	row := &r.row
-	row.Rate, row.Queue = rate, o.Batches
+	row.Rate, row.Queue = o.rate, o.Batches
 	row.Age = max(row.Age, o.Age.Seconds())
 	row.Latency = max(row.Latency, o.Latency.Seconds())
 	row.Withheld += float64(o.Read-o.Passed) - o.Sent
+	row.Would += o.would
 	row.Passed += o.Passed
-	if now := o.Pressure(t); now >= row.Pressure {
+	if now := o.Pressure(o.thresholds); now >= row.Pressure {
 		row.Pressure = now
 		if row.Cause = ""; now >= 0.5 {
-			row.Cause = o.cause(t)
+			row.Cause = o.cause(o.thresholds)
 		}
 	}
-	if d.Direction != 0 {
-		row.Why = d.Why()
+	if o.decision.Direction != 0 {
+		row.Why = o.decision.Why()
 	}
-	r.total(o, t, rate, d)
+	r.total(at, o)
 	if at%RowLength == 0 {
 		r.endRow(at)
 	}
 }
 
-func (r *Report) total(o Observation, t Thresholds, rate float64, d control.Decision) {
+func (r *Report) total(at time.Duration, o moment) {
 	s := &r.Totals
+	s.Seconds = at.Seconds()
 	s.Offered += float64(o.Offered)
 	s.Sent += o.Sent
 	s.Passed += float64(o.Passed)
 	s.Withheld += float64(o.Read) - o.Sent
+	s.WouldWithhold += o.would
 	s.Waiting = float64(o.Backlog)
 	s.MaxQueueAge = max(s.MaxQueueAge, o.Age.Seconds())
-	s.LowestRate = min(s.LowestRate, rate)
-	s.FinalRate = rate
-	if o.Pressure(t) >= 1 {
+	s.LowestRate = min(s.LowestRate, o.rate)
+	s.FinalRate = o.rate
+	if o.Pressure(o.thresholds) >= 1 {
 		s.LaggingSeconds++
 	}
-	if d.Direction != 0 {
-		if r.direction != 0 && d.Direction != r.direction {
+	if turn := o.decision.Direction; turn != 0 {
+		if r.direction != 0 && turn != r.direction {
 			s.Turns++
 		}
-		r.direction = d.Direction
+		r.direction = turn
 	}
 }
 
@@ -208,23 +233,36 @@ func (r *Report) Write(w io.Writer, f Format) error {
 	return nil
 }
 
-var columns = []string{"at", "offered/s", "capacity/s", "rate", "kept", "queue", "age s", "latency s", "withheld", "passed", "pressure", "cause"}
+// columns are the heads of cells.
+func (r *Report) columns() []string {
+	withheld := "withheld"
+	if r.shadow() {
+		withheld = "would withhold"
+	}
+	return []string{"at", "offered/s", "capacity/s", "rate", "kept", "queue", "age s", "latency s", withheld, "passed", "pressure", "cause"}
+}
 
-func (r Row) cells() []string {
+func (r *Report) shadow() bool { return r.Mode == string(sampler.ModeShadow) }
+
+func (r Row) cells(shadow bool) []string {
+	withheld := r.Withheld
+	if shadow {
+		withheld = r.Would
+	}
 	return []string{
 		fmt.Sprintf("%.0fs", r.At), fmt.Sprintf("%.0f", r.Offered), fmt.Sprintf("%.0f", r.Capacity),
 		fmt.Sprintf("%.3f", r.Rate), fmt.Sprintf("%.3f", r.Kept), fmt.Sprint(r.Queue),
 		fmt.Sprintf("%.1f", r.Age), fmt.Sprintf("%.2f", r.Latency),
-		fmt.Sprintf("%.0f", math.Max(0, r.Withheld)), fmt.Sprint(r.Passed),
+		fmt.Sprintf("%.0f", math.Max(0, withheld)), fmt.Sprint(r.Passed),
 		fmt.Sprintf("%.2f", r.Pressure), r.Cause,
 	}
 }
 
 func (r *Report) writeTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, strings.Join(columns, "\t"))
+	fmt.Fprintln(t, strings.Join(r.columns(), "\t"))
 	for _, row := range r.Rows {
-		fmt.Fprintln(t, strings.Join(row.cells(), "\t"))
+		fmt.Fprintln(t, strings.Join(row.cells(r.shadow()), "\t"))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -233,15 +271,23 @@ func (r *Report) writeTable(w io.Writer) error {
 	return err
 }
 
-// sentences are the totals in words.
+// sentences are the totals in words, after what is to be known before they are read.
 func (r *Report) sentences() []string {
 	s := r.Totals
-	lines := []string{
+	var lines []string
+	for _, w := range r.Warnings {
+		lines = append(lines, "Warning: "+w)
+	}
+	if r.shadow() {
+		lines = append(lines, fmt.Sprintf("Shadow mode: nothing is withheld, and the rates are those that would be asked for. Of the samples that the lane came to %.0f (%.1f %% of the offered) would have been withheld.",
+			s.WouldWithhold, percentOf(s.WouldWithhold, s.Offered)))
+	}
+	lines = append(lines,
 		fmt.Sprintf("Offered %.0f samples, sent %.0f (%.1f %%), withheld %.0f, of these passed for the newest %.0f; %.0f wait at the end.",
 			s.Offered, s.Sent, percentOf(s.Sent, s.Offered), s.Withheld, s.Passed, s.Waiting),
 		fmt.Sprintf("Lagging for %d s, oldest in the queue %.1f s, lowest rate %.3f, at the end %.3f, %d changes of direction.",
 			s.LaggingSeconds, s.MaxQueueAge, s.LowestRate, s.FinalRate, s.Turns),
-	}
+	)
 	if f := r.Fidelity; f != nil {
 		lines = append(lines, fmt.Sprintf("What the backend got: bad %.2f %%, missing %.2f %%, error p95 %.1f %%, alerts agree %.1f %% (missed %d, false %d), pages agree %.1f %%, delay at most %.0f s.",
 			100*f.Bad, 100*f.Missing, 100*f.P95, 100*f.AlertAgreement, f.Missed, f.False, 100*f.PageAgreement, f.DelayMax))

@@ -33,6 +33,7 @@ type thinner struct {
 	describer *sampler.Describer
 	record    record
 	replays   bool
+	shadow    bool // all that the lane came to is sent, whatever the sampler says
 	seen      uint64
 	steps     int // of the record, that are done
 	passed    int
@@ -44,7 +45,7 @@ func newThinner(r *sampler.Resolved, outOfOrder bool) (*thinner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &thinner{sampler: s, describer: r.Describer}, nil
+	return &thinner{sampler: s, describer: r.Describer, shadow: r.Config.Mode == sampler.ModeShadow}, nil
 }
 
 // again is a thinner that does what t did, from the start.
@@ -78,6 +79,9 @@ func (t *thinner) Thin(id uint32, in sampler.Sample, out []sampler.Sample) []sam
 		t.follow(at)
 		if t.leavesOut(at) {
 			return out
+		}
+		if t.shadow {
+			return append(out, in)
 		}
 	}
 	return t.sampler.Sample(id, in, out)
