@@ -58,6 +58,21 @@ var leaseExamples = []example{
 				dlock_held{job="sluice",instance="b:9201",kind="local",lock="probe/orders"} 1x20`,
 		},
 	},
+	{
+		alert: "LeaseStoreDown", severity: "warning", labels: `$,kind="postgres"`, at: time.Minute,
+		data: `dlock_backend_up{$,kind="postgres",lock="probe/orders"} 0x20
+			dlock_backend_up{$,kind="postgres",lock="probe/shop"} 0x20`,
+		quiet: map[string]string{
+			"it answers": `dlock_backend_up{$,kind="postgres",lock="probe/orders"} 1x20
+				dlock_backend_up{$,kind="postgres",lock="probe/shop"} 1x20`,
+			"one missed answer": `dlock_backend_up{$,kind="postgres",lock="probe/orders"} 1 0 0 1x20`,
+		},
+	},
+	{
+		alert: "LeaseStoreDown", variant: "about one lock", severity: "warning", labels: `$,kind="redis"`, at: time.Minute,
+		data: `dlock_backend_up{$,kind="redis",lock="probe/orders"} 0x20
+			dlock_backend_up{$,kind="redis",lock="probe/shop"} 1x20`,
+	},
 }
 
 var transactionExamples = []example{

@@ -16,7 +16,13 @@ type example struct {
 	// beside is the severity of an alert of the same name, labels and value that fires all
 	// the while.
 	beside string
+	// almost is data by which only the one beside fires.
+	almost map[string]almost
 }
+
+// almost is data just under what an alert needs, and the value that the alert of the other
+// severity shows.
+type almost struct{ value, data string }
 
 const (
 	scraped = `job="sluice",instance="a:9201"`
@@ -250,6 +256,12 @@ var samplingExamples = []example{
 		alert: "SamplingActive", variant: "for long", severity: "warning", labels: main, value: "49%", at: 30 * time.Minute, beside: "info",
 		data: `remote_write_sampling_kept_ratio{` + main + `} 0.49x80
 			remote_write_sampling_mode{` + main + `,mode="active"} 1x80`,
+		almost: map[string]almost{
+			"half": {"50%", `remote_write_sampling_kept_ratio{` + main + `} 0.5x80
+				remote_write_sampling_mode{` + main + `,mode="active"} 1x80`},
+			"29 minutes": {"90%", `remote_write_sampling_kept_ratio{` + main + `} 0.49x58 0.9x20
+				remote_write_sampling_mode{` + main + `,mode="active"} 1x80`},
+		},
 	},
 	{
 		alert: "DebtNotShrinking", severity: "warning", labels: main, value: "1k", at: 1830 * time.Second,

@@ -43,6 +43,7 @@ var panels = map[string][2]string{
 	"TwoPrimaries":             {"databases", "Primaries"},
 	"LockLost":                 {"leases", "Lost leases by reason"},
 	"TwoLeaders":               {"leases", "Held by"},
+	"LeaseStoreDown":           {"leases", "Lost leases by reason"},
 	"TransactionSlow":          {"leases", "Time of a transaction"},
 	"TransactionRollbacksHigh": {"leases", "Rolled back"},
 	"TransactionNestingDeep":   {"leases", "Nesting"},

@@ -140,6 +140,13 @@ func (e *example) group(t *testing.T, rules []ruleText) []testGroup {
 	for _, why := range slices.Sorted(maps.Keys(e.quiet)) {
 		groups = append(groups, testGroup{name + ": quiet, " + why, evaluation.String(), input(e.quiet[why]), []alertTest{at(e.at)}})
 	}
+	for _, why := range slices.Sorted(maps.Keys(e.almost)) {
+		just := *e
+		just.value = e.almost[why].value
+		groups = append(groups, testGroup{name + ": quiet, " + why, evaluation.String(), input(e.almost[why].data), []alertTest{
+			{model.Duration(e.at).String(), "Sluice" + e.alert, []expected{just.expected(t, rules, e.beside)}},
+		}})
+	}
 	nothing := testGroup{name + ": no data", evaluation.String(), []inputSeries{}, []alertTest{{model.Duration(min(e.at, time.Hour)).String(), fires.Alert, []expected{}}}}
 	if e.alert == "Absent" {
 		nothing.Tests[0].Expect = fires.Expect

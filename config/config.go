@@ -64,11 +64,25 @@ type Config struct {
 	Backends []Backend `yaml:"backends"`
 }
 
-// Compat are other names of metrics, for dashboards that know them.
+// Compat are other names of metrics, for dashboards that know them or to keep names apart.
 type Compat struct {
 	// The gateway's own pools of database connections also as hikaricp_connections_* and
 	// jdbc_statement_timeout_total.
 	HikariCP bool `yaml:"hikaricp"`
+	// What the names of all metrics of the probes begin with, such as sluice_ for
+	// sluice_replica_lag_seconds, where another exporter has the same names. Sluice's
+	// dashboards and alerts read the names without it. A change takes a restart.
+	ProbePrefix string `yaml:"probe_prefix,omitempty"`
+}
+
+var metricPrefix = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)?$`)
+
+// Validate reports every value that is out of range.
+func (c *Compat) Validate() error {
+	if !metricPrefix.MatchString(c.ProbePrefix) {
+		return fielderror.Errorf("probe_prefix", "%q cannot begin the name of a metric: letters, digits, '_' and ':', no digit first", c.ProbePrefix)
+	}
+	return nil
 }
 
 // Series bounds the table of known series.

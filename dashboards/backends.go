@@ -173,6 +173,13 @@ func troubleshooting() []panel {
 			queries: []query{{expr: `max by (backend) (remote_write_sampling_pressure)`, legend: "pressure", color: withheld}},
 		},
 		{
+			kind: timeSeries, title: "Bound of samples in flight", width: 8, height: 7, unit: short, nothing: "the backend has no adaptive sampling",
+			shows:   "Samples that may be under way to the backend at a time while it lags, so that what waits does so here and not there; 0 is no bound but that of the parcels.",
+			good:    "0; in an incident a level that follows what the backend takes.",
+			act:     "Near 0 for long: the backend answers slowly even what little it gets; look at the time of a write.",
+			queries: []query{{expr: `max by (backend) (remote_write_in_flight_limit_samples)`, legend: "bound", color: waiting}},
+		},
+		{
 			kind: timeSeries, title: "Parcels in flight", width: 8, height: 7, unit: none,
 			shows: "Parcels that are being sent, how many may be at a time as things are, and at most.",
 			good:  "in flight below the bound.",

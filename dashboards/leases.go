@@ -130,6 +130,14 @@ func holders() []panel {
 func keeping() []panel {
 	return []panel{
 		{
+			kind: stateTimeline, title: "Answers of the store", width: 24, height: 5, unit: none, nothing: "no locks",
+			states:  []state{{"0", "no answer", lost}, {"1", "answers", delivered}},
+			shows:   "Whether the store of the leases gave an answer when each gateway last asked it about a lock.",
+			good:    "answers.",
+			act:     "No answer: nobody may know who holds the lock, and nobody may do its job. The log has the error; mend the store, or the account that the gateways use.",
+			queries: []query{{expr: `min by (lock, instance) (dlock_backend_up)`, legend: "{{lock}} {{instance}}"}},
+		},
+		{
 			kind: timeSeries, title: "Time of an attempt", width: 8, height: 7, unit: seconds, nothing: "no attempts",
 			shows:   "99 of 100 attempts to take a lock take at most so long, by outcome; where there was none lately, of all since the gateways started.",
 			good:    "milliseconds; tens of them with a PostgreSQL that syncs.",

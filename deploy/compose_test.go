@@ -39,6 +39,18 @@ type composeService struct {
 	Restart     string            `yaml:"restart"`
 	Entrypoint  []string          `yaml:"entrypoint"`
 	Environment map[string]string `yaml:"environment"`
+	Health      *healthcheck      `yaml:"healthcheck"`
+
+	DependsOn map[string]struct {
+		Condition string `yaml:"condition"`
+	} `yaml:"depends_on"`
+}
+
+type healthcheck struct {
+	Test     []string `yaml:"test"`
+	Interval string   `yaml:"interval"`
+	Timeout  string   `yaml:"timeout"`
+	Start    string   `yaml:"start_period"`
 }
 
 const root = ".."

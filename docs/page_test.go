@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -24,6 +25,7 @@ import (
 	"github.com/sluice-metrics/sluice/ha"
 	"github.com/sluice-metrics/sluice/internal/testutil"
 	"github.com/sluice-metrics/sluice/lock"
+	"github.com/sluice-metrics/sluice/lock/postgres"
 	"github.com/sluice-metrics/sluice/probe"
 )
 
@@ -109,6 +111,7 @@ func describedTables() string {
 	}{
 		{"Databases", func(r prometheus.Registerer) { probe.NewMetrics(r, func() []*probe.Cluster { return nil }) }},
 		{"Leases", func(r prometheus.Registerer) { _, _ = lock.NewMetrics(r) }},
+		{"Leases in PostgreSQL: the gateway's own transactions and connections", describePostgresLease},
 		{"HA pairs", func(r prometheus.Registerer) {
 			_, _ = ha.New(ha.Options{Config: ha.DefaultConfig(), Store: ha.NewMemory(), Registerer: r, Logger: slog.New(slog.DiscardHandler), Now: time.Now})
 		}},
@@ -123,10 +126,25 @@ func describedTables() string {
 	return b.String()
 }
 
+// describePostgresLease registers what a lease in PostgreSQL exports, with the names for
+// dashboards of Java applications. Nothing is connected to.
+func describePostgresLease(r prometheus.Registerer) {
+	var nowhere postgres.Config
+	nowhere.SetDefaults()
+	nowhere.DSN = "postgres://nobody@127.0.0.1:1/none"
+	store, err := postgres.New(nowhere, postgres.Options{Pool: "lease", Registerer: r, HikariCP: true})
+	if err != nil {
+		panic("BUG: docs: " + err.Error())
+	}
+	_ = store.Close() // there was no connection
+}
+
 // recorder is a Registerer that notes what is registered.
 type recorder struct{ lines []string }
 
-var described = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*?)", (?:unit: ".*", )?constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
+var described = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*?)", (?:unit: ".*", )?constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+
+var constLabel = regexp.MustCompile(`([a-z_]+)="`)
 
 func (r *recorder) Register(c prometheus.Collector) error {
 	ch := make(chan *prometheus.Desc)
@@ -140,10 +158,16 @@ func (r *recorder) Register(c prometheus.Collector) error {
 			return fmt.Errorf("what is %s?", d)
 		}
 		labels := ""
-		for _, l := range strings.FieldsFunc(m[3], func(r rune) bool { return r == ',' || r == ' ' }) {
+		for _, l := range constLabel.FindAllStringSubmatch(m[3], -1) {
+			labels += ", `" + l[1] + "`"
+		}
+		for _, l := range strings.FieldsFunc(m[4], func(r rune) bool { return r == ',' || r == ' ' }) {
 			labels += ", `" + l + "`"
 		}
-		r.lines = append(r.lines, fmt.Sprintf("| `%s` | %s | %s |\n", m[1], strings.TrimPrefix(labels, ", "), strings.ReplaceAll(strings.ReplaceAll(m[2], "|", `\|`), `\"`, `"`)))
+		line := fmt.Sprintf("| `%s` | %s | %s |\n", m[1], strings.TrimPrefix(labels, ", "), strings.ReplaceAll(strings.ReplaceAll(m[2], "|", `\|`), `\"`, `"`))
+		if !slices.Contains(r.lines, line) { // the same with another value of a label
+			r.lines = append(r.lines, line)
+		}
 	}
 	return nil
 }
@@ -248,6 +272,30 @@ func meaning(name, comment string) string {
 	}
 	return ""
 }
+
+// Every metric of the sources is on the page, also those that only some configurations
+// export.
+func TestMetricsPageIsComplete(t *testing.T) {
+	page, err := os.ReadFile("metrics.md")
+	require.NoError(t, err)
+	names := map[string]bool{}
+	for _, file := range sources(t) {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, m := range anyMetric.FindAllSubmatch(text, -1) {
+			names[string(m[1])] = true
+		}
+	}
+	for _, known := range []string{"transaction_duration_seconds", "transaction_nesting_depth", "db_conn_queue_time_seconds", "db_pool_connections", "hikaricp_connections_pending", "jdbc_statement_timeout_total", "dlock_held", "replica_lag_seconds"} {
+		require.Contains(t, names, known, "the sources are not read as they should be")
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		require.Contains(t, string(page), "| `"+name+"` |", "run: make generate")
+	}
+}
+
+// anyMetric matches the name of a metric where its help text follows.
+var anyMetric = regexp.MustCompile(`"((?:sluice|remote_write|replica|db|dlock|ha|stream|consumer|etcd|circuit|sql|transaction|hikaricp|jdbc)_[a-z_]+)",(?:\s*(?://.*)?\n)?\s*(?:Help: +)?"[A-Z0-9]`)
 
 func TestEveryReasonHasAMeaning(t *testing.T) {
 	text, err := reasonTable()

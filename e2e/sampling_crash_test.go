@@ -73,7 +73,7 @@ func TestSampling_Crash(t *testing.T) {
 adaptive_sampling:
   backpressure_thresholds: {write_latency_ms: 1000, queue_age_seconds: 4}
   backfill: true
-  backfill_share: 0.3
+  backfill_share: 1
   fresh_first_after: 10s
   key_frame_min: 5s
 `, backend{name: "main", url: sink.URL(), extra: "out_of_order_time_window: 1h"})})

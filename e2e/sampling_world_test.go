@@ -68,7 +68,7 @@ adaptive_sampling:
   enabled: true
   backpressure_thresholds: {queue_length: 5000, write_latency_ms: 2000, queue_age_seconds: 5}
   backfill: true
-  backfill_share: 0.5
+  backfill_share: 1
   key_frame_min: 5s
   classes:
   - {name: critical, max_gap: 5s, weight: 8, keep_change: 0.1, match: ['up'], from_rules: {files: [%q]}}

@@ -31,9 +31,11 @@ type Options struct {
 	Sampling Sampling
 	// DeadLetters keeps what the backend refuses.
 	DeadLetters *DeadLetters
-	Metrics     *Metrics
-	Logger      *slog.Logger
-	Now         func() time.Time
+	// Tap sees what the backend has taken; nil: nobody looks.
+	Tap     Tap
+	Metrics *Metrics
+	Logger  *slog.Logger
+	Now     func() time.Time
 	// Durable asks for commits that hold after a loss of power.
 	Durable bool
 	// StopGrace is how long requests in flight may take to end when the lane is
@@ -80,9 +82,13 @@ type Lane struct {
 	restore      journal.Restore  // how far what was withheld is given back; guarded by mu
 	restoreMaybe journal.Position // what is given back before it may have been before; used by Restore alone
 	restoreSent  journal.Position // end of what was given back last, in part at least; guarded by commitMu
-	aside        sync.WaitGroup   // calls of Restore and Insert
-	restoring    []returned       // given back, and not in the books before their place is reached; used by Restore alone
-	givenBack    series.Counts    // delivered by Restore since New; guarded by mu
+	// restoreAhead is how far the horizon of that looked ahead last, and restoreCovered when;
+	// guarded by commitMu.
+	restoreAhead   int64
+	restoreCovered time.Time
+	aside          sync.WaitGroup // calls of Restore and Insert
+	restoring      []returned     // given back, and not in the books before their place is reached; used by Restore alone
+	givenBack      series.Counts  // delivered by Restore since New; guarded by mu
 
 	abandoned, skipped, skipFailed, unwritten, refused, lettersLost notice
 }

@@ -52,7 +52,7 @@ var (
 	deliveredDesc = prometheus.NewDesc("sluice_delivered_total",
 		"What the backend has acknowledged.", kindLabels, nil)
 	redeliveredDesc = prometheus.NewDesc("sluice_redelivered_total",
-		"Part of sluice_delivered_total that may have reached the backend before: it was sent again after a restart or after an attempt of unknown outcome.", kindLabels, nil)
+		"What was delivered and may have reached the backend before: it was sent again after a restart or after an attempt of unknown outcome, and so stands in sluice_delivered_total too, or it was given back and had been sent already.", kindLabels, nil)
 	rejectedDesc = prometheus.NewDesc("sluice_rejected_total",
 		"What the backend refused for good, or what cannot be expressed for it, by reason. See the dead-letter file.", reasonLabels, nil)
 	givenUpDesc = prometheus.NewDesc("sluice_given_up_total",

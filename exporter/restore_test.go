@@ -49,14 +49,15 @@ func TestRestore_NoMoreThanIsOwed(t *testing.T) {
 		script              exportertest.Script
 		owed                []int // of batches of 8 samples; 10 are withheld
 		delivered, rejected int
-		restored            int
+		restored, again     int
 	}{
-		{"as much", accept, []int{8}, 8, 0, 8},
-		{"the batch has more than was owed of it", accept, []int{3, 4}, 7, 0, 7},
-		{"all of it refused", refuse, []int{8}, 0, 8, 8},
-		{"more delivered than is outstanding", accept, []int{8, 8}, 10, 0, 10},
-		{"more refused than is outstanding", refuse, []int{8, 8}, 0, 10, 10},
-		{"refused, and nothing of it owed", refuse, []int{0}, 0, 0, 0},
+		{"as much", accept, []int{8}, 8, 0, 8, 0},
+		{"the batch has more than was owed of it", accept, []int{3, 4}, 7, 0, 7, 9},
+		{"nothing of it was owed", accept, []int{0}, 0, 0, 0, 8},
+		{"all of it refused", refuse, []int{8}, 0, 8, 8, 0},
+		{"more delivered than is outstanding", accept, []int{8, 8}, 10, 0, 10, 6},
+		{"more refused than is outstanding", refuse, []int{8, 8}, 0, 10, 10, 0},
+		{"refused, and nothing of it owed", refuse, []int{0}, 0, 0, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -81,11 +82,41 @@ func TestRestore_NoMoreThanIsOwed(t *testing.T) {
 				require.Equal(t, samples(c.rejected), rejected)
 				require.Equal(t, samples(10), b.Totals.Withheld)
 				require.Equal(t, samples(c.restored), b.Totals.Restored)
+				require.Equal(t, samples(c.again), b.Totals.Redelivered)
 				require.Equal(t, b.Routed, b.Totals.Settled())
 				require.Equal(t, b.Totals, r.cursor.Committed().Totals, "as it is committed")
 			})
 		})
 	}
+}
+
+// It is written down how far may have been given back, and no further: what lies before that
+// counts as given a second time after a crash.
+func TestRestore_HorizonIsNear(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := open(t, vfs.NewMem(), nil, "a")
+		defer s.close()
+		r := s.lane("a", exportertest.NewBackend(accept), func(o *exporter.Options) { o.Sampling = withholding{} })
+		var places []journal.Position
+		for n := range 10 {
+			s.feed("m", 10, int64(1000*(n+1)))
+			places = append(places, s.journal.Tail())
+		}
+		pause(2 * time.Second)
+		for _, at := range places {
+			giveBack(t, r, 10, exporter.Return{UpTo: at, Owed: samples(10)})
+			require.Equal(t, at, r.cursor.Committed().Restore.Horizon)
+			pause(300 * time.Millisecond)
+		}
+		before := r.cursor.Committed()
+		s.feed("m", 10, 20_000)
+		for range 100 { // much at once is not written down each time
+			giveBack(t, r, 10, exporter.Return{UpTo: s.journal.Tail(), Owed: samples(0)})
+			s.feed("m", 1, 20_000)
+		}
+		require.NotEqual(t, before, r.cursor.Committed())
+		require.True(t, s.journal.Tail().Before(r.cursor.Committed().Restore.Horizon))
+	})
 }
 
 // What was given back for a place that was not reached is given again, and is in the books

@@ -158,8 +158,8 @@ type Return struct {
 	// More says that further batches for the same place follow: the place stays where it is
 	// until the last of them.
 	More bool
-	// Owed is the part of the batch that was withheld. The rest comes a second time, and
-	// is in the books already.
+	// Owed is the part of the batch that was withheld. The rest comes a second time: it is
+	// in the books already, and counted as redelivered.
 	Owed series.Counts
 }
 
@@ -218,13 +218,16 @@ type returned struct {
 }
 
 // book makes of the outcome what goes into the books: what was owed of it, and is still
-// outstanding in both of the totals. What is more was there before, and is in the books.
+// outstanding in both of the totals. What is more was there before, and is in the books: of
+// it only is told that it was delivered again.
 func (r *returned) book(live, prefix *journal.Totals) {
 	owed := r.Owed.Within(live.Withheld.Without(live.Restored)).Within(prefix.Withheld.Without(prefix.Restored))
 	again := r.out.settled().Without(owed)
-	rest := again.Without(r.out.delivered)
-	r.out.delivered = r.out.delivered.Without(again)
-	r.out.redelivered = r.out.redelivered.Without(again)
+	repeated := again.Within(r.out.delivered)
+	rest := again.Without(repeated)
+	r.out.delivered = r.out.delivered.Without(repeated)
+	r.out.redelivered = r.out.redelivered.Without(repeated)
+	r.out.redelivered.Add(repeated)
 	for _, reason := range slices.Sorted(maps.Keys(r.out.rejected)) {
 		c := r.out.rejected[reason]
 		r.out.rejected[reason] = c.Without(rest)
@@ -285,7 +288,7 @@ func (l *Lane) beside(ctx context.Context, b *series.Batch, maybe bool) (*openRe
 		stop(errStopped)
 	})()
 	b.Retain()
-	f := &flight{parent: sending, samples: int(b.Counts.Samples + b.Counts.Histograms), bytes: b.Decoded, maybe: maybe}
+	f := &flight{parent: sending, samples: int(b.Counts.Samples + b.Counts.Histograms), bytes: b.Decoded, maybe: maybe, beside: true}
 	f.parcel = Parcel{Parts: []Part{{Batch: b}}, Kept: 1}
 	f.recs, f.counts = []*openRecord{{}}, []series.Counts{b.Counts}
 	f.renew()
@@ -313,8 +316,25 @@ func (l *Lane) coverRestore(end journal.Position) error {
 		return nil
 	}
 	c := l.reached()
-	c.Restore.Horizon = journal.Position{Segment: end.Segment, Offset: end.Offset + horizonStep}
+	c.Restore.Horizon = journal.Position{Segment: end.Segment, Offset: end.Offset + l.lookAhead()}
 	return l.store(c)
+}
+
+// coverEvery is how often the horizon of the giving back is to be stored at most. It looks no
+// further ahead than that takes: what lies before it may have been there after a crash.
+const coverEvery = 250 * time.Millisecond
+
+// lookAhead is how far ahead of what is given back its horizon is stored. commitMu is held.
+func (l *Lane) lookAhead() int64 {
+	const least = 4 << 10
+	now := l.o.Now()
+	if now.Sub(l.restoreCovered) < coverEvery {
+		l.restoreAhead = min(max(2*l.restoreAhead, least), horizonStep)
+	} else if l.restoreAhead /= 2; l.restoreAhead < least {
+		l.restoreAhead = 0
+	}
+	l.restoreCovered = now
+	return l.restoreAhead
 }
 
 // settleLoans has what is withheld written down, before the checkpoint is stored that

@@ -17,6 +17,7 @@ type flight struct {
 	samples int
 	bytes   int  // decoded
 	maybe   bool // some of it may have been sent before the start
+	beside  bool // it is not of the order of the journal
 	parent  context.Context
 	ctx     context.Context // ends when the parcel is to be given up, and with parent
 	cancel  context.CancelCauseFunc
@@ -113,7 +114,7 @@ func (l *Lane) send(f *flight, o *load, out []outcome) error {
 		}
 	}()
 	renegotiations := 0
-	for attempt := 0; ; attempt++ {
+	for n := 0; ; n++ {
 		if !probing {
 			if probing, err = l.pace.ready(f.ctx); err != nil {
 				return err
@@ -126,17 +127,20 @@ func (l *Lane) send(f *flight, o *load, out []outcome) error {
 		}
 		roused := l.pace.roused()
 		began := l.o.Now()
-		l.pace.watch.begin(began)
-		receipt, err := d.Send(f.ctx, attempt)
+		l.pace.watch.begin(began, !f.beside)
+		receipt, err := d.Send(f.ctx, n)
 		if err == nil {
-			l.pace.watch.end(began, l.o.Now(), nil)
+			l.pace.watch.end(attempt{began: began, timed: !f.beside}, l.o.Now())
 			l.attempt("ok")
 			l.pace.ok()
 			l.tally(o, d, receipt, out)
+			if l.o.Tap != nil {
+				l.o.Tap.Sent(&o.parcel)
+			}
 			return nil
 		}
 		e := asError(err)
-		l.pace.watch.end(began, l.o.Now(), e)
+		l.pace.watch.end(attempt{began: began, timed: !f.beside, err: e}, l.o.Now())
 		o.maybe = o.maybe || e.Unknown
 		if cause := context.Cause(f.ctx); cause != nil {
 			return cause
@@ -174,7 +178,7 @@ func (l *Lane) send(f *flight, o *load, out []outcome) error {
 			l.pace.endProbing() // it fails like any other now
 			probing = false
 		}
-		if err := l.pace.pause(f.ctx, roused, l.backoff(attempt)); err != nil {
+		if err := l.pace.pause(f.ctx, roused, l.backoff(n)); err != nil {
 			return err
 		}
 	}

@@ -22,7 +22,8 @@ type Signals struct {
 	// InFlight is how many samples are in requests that are not answered yet.
 	InFlight int
 	// Latency is how long attempts took that ended lately, on the average, or how long
-	// the oldest attempt in flight takes already, if that is more.
+	// the oldest attempt in flight takes already, if that is more. What is sent beside the
+	// order of the journal does not count: its requests are of another size.
 	Latency time.Duration
 	// Attempts, Failed and Throttled count the attempts that ended lately.
 	Attempts, Failed, Throttled int
@@ -42,13 +43,15 @@ const latencyOver = 3
 type second struct {
 	at                          int64 // Unix
 	attempts, failed, throttled int
+	timed                       int // of the attempts
 	took                        time.Duration
 }
 
 // stopwatch times the attempts of a lane.
 type stopwatch struct {
 	mu      sync.Mutex
-	running []time.Time // starts of the attempts in flight
+	running []time.Time // starts of the attempts in flight that are timed
+	beside  int         // attempts in flight that are not
 	seconds [recently / time.Second]second
 	// since is the start of the oldest attempt of those that were in flight, or began,
 	// without a success since; zero when there is none.
@@ -56,34 +59,52 @@ type stopwatch struct {
 	outage time.Duration // longest time without success that ended since it was taken
 }
 
-func (s *stopwatch) begin(now time.Time) {
+// begin notes the start of an attempt. Where it is not timed, its latency does not count.
+func (s *stopwatch) begin(now time.Time, timed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running = append(s.running, now)
+	if timed {
+		s.running = append(s.running, now)
+	} else {
+		s.beside++
+	}
 	if s.since.IsZero() {
 		s.since = now
 	}
 }
 
-// end notes the end of an attempt that began at a time.
-func (s *stopwatch) end(began, now time.Time, err *Error) {
+// attempt is one that ended.
+type attempt struct {
+	began time.Time
+	timed bool
+	err   *Error // nil: the backend took it
+}
+
+// end notes the end of an attempt.
+func (s *stopwatch) end(a attempt, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.running, began); i >= 0 {
+	if !a.timed {
+		s.beside--
+	} else if i := slices.Index(s.running, a.began); i >= 0 {
 		s.running = slices.Delete(s.running, i, i+1)
 	}
+	err := a.err
 	at := now.Unix()
 	sec := &s.seconds[at%int64(len(s.seconds))]
 	if sec.at != at {
 		*sec = second{at: at}
 	}
 	sec.attempts++
-	sec.took += now.Sub(began)
+	if a.timed {
+		sec.timed++
+		sec.took += now.Sub(a.began)
+	}
 	switch {
 	case err == nil || err.Class == Rejected && err.Status != 0:
 		s.outage = max(s.outage, now.Sub(s.since))
 		s.since = time.Time{}
-		if len(s.running) > 0 {
+		if len(s.running)+s.beside > 0 {
 			s.since = now
 		}
 	case err.Class == Throttled:
@@ -118,7 +139,7 @@ func (s *stopwatch) read(now time.Time, to *Signals) {
 		to.Throttled += sec.throttled
 		if age < latencyOver {
 			took += sec.took
-			n += sec.attempts
+			n += sec.timed
 		}
 	}
 	if n > 0 {
@@ -127,7 +148,7 @@ func (s *stopwatch) read(now time.Time, to *Signals) {
 	for _, began := range s.running {
 		to.Latency = max(to.Latency, now.Sub(began))
 	}
-	to.Idle = to.Attempts == 0 && len(s.running) == 0
+	to.Idle = to.Attempts == 0 && len(s.running)+s.beside == 0
 }
 
 // signals is how the lane is doing now.

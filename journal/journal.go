@@ -135,10 +135,12 @@ type Restore struct {
 // Totals are the settled parts of the accounting equation, since the cursor was
 // first opened.
 type Totals struct {
-	Delivered   series.Counts            `json:"delivered"`
-	Rejected    map[string]series.Counts `json:"rejected,omitempty"` // by reason
-	GivenUp     map[string]series.Counts `json:"given_up,omitempty"` // by reason
-	Redelivered series.Counts            `json:"redelivered"`        // part of Delivered that was sent after a restart and may have been there
+	Delivered series.Counts            `json:"delivered"`
+	Rejected  map[string]series.Counts `json:"rejected,omitempty"` // by reason
+	GivenUp   map[string]series.Counts `json:"given_up,omitempty"` // by reason
+	// Redelivered is the part of Delivered that was sent after a restart and may have been
+	// there, and what was given back beyond what was withheld, which is not in Delivered.
+	Redelivered series.Counts `json:"redelivered"`
 
 	// Withheld is what sampling kept back, whatever became of it later.
 	Withheld series.Counts `json:"withheld,omitzero"`

@@ -48,9 +48,11 @@ type Engine struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
-	leases map[*lease]struct{}
+	mu       sync.Mutex
+	closed   bool
+	leases   map[*lease]struct{}
+	settling []settlement
+	settler  bool // settleAll runs
 }
 
 var _ Locker = (*Engine)(nil)
@@ -219,7 +221,7 @@ func (e *Engine) attempts(ctx context.Context, r request) (Grant, string, error)
 		} else {
 			failures++
 		}
-		if stop := a.pause(ctx, failures); stop != nil {
+		if stop := a.pause(ctx, failures, errors.Is(err, ErrRefused)); stop != nil {
 			if before != nil && cutOff && outcome == outcomeError {
 				err = before // this one was cut off, and knows nothing
 			}
@@ -264,7 +266,7 @@ func (a *attempt) try(ctx context.Context) (Grant, string, error) {
 		a.unknown = false
 	}
 	g, outcome, err := a.once(ctx, a.engine.store.Grant)
-	if outcome != outcomeError || errors.Is(err, ErrWithdrawn) {
+	if outcome != outcomeError || errors.Is(err, ErrWithdrawn) || void(err) {
 		return g, outcome, err
 	}
 	a.unknown, a.claim.Unsure = true, true
@@ -277,15 +279,16 @@ func (a *attempt) try(ctx context.Context) (Grant, string, error) {
 }
 
 // once makes one call for a grant and checks that the grant is of use.
-func (a *attempt) once(ctx context.Context, call func(context.Context, Claim) (Grant, error)) (Grant, string, error) {
+func (a *attempt) once(ctx context.Context, call func(context.Context, Claim) (Grant, error)) (g Grant, outcome string, err error) {
 	e := a.engine
+	defer func() { e.answered(ctx, a.labels, err) }()
 	limited, cancel := context.WithTimeout(ctx, attemptLimit(a.claim.TTL))
 	defer cancel()
 	sent := e.now()
-	g, err := call(limited, a.claim)
+	g, err = call(limited, a.claim)
 	took := e.now().Sub(sent)
 	g = g.sentAt(sent)
-	outcome := outcomeAcquired
+	outcome = outcomeAcquired
 	switch {
 	case err == nil && e.now().Before(g.deadline()):
 	case err == nil:
@@ -305,6 +308,19 @@ func (a *attempt) once(ctx context.Context, call func(context.Context, Claim) (G
 	}
 	e.metrics.acquire.WithLabelValues(a.labels.kind, a.labels.lock, outcome).Observe(took.Seconds())
 	return g, outcome, err
+}
+
+// answered publishes whether the backend gave an answer that an Engine can work with. A
+// call that the caller cut off says nothing.
+func (e *Engine) answered(ctx context.Context, l lockLabels, err error) {
+	up := 0.
+	switch {
+	case err == nil, errors.Is(err, ErrHeld), errors.Is(err, ErrLate), errors.Is(err, ErrLost), errors.Is(err, ErrNotHeld):
+		up = 1
+	case ctx.Err() != nil:
+		return
+	}
+	e.metrics.up.WithLabelValues(l.kind, l.lock).Set(up)
 }
 
 // readBack finds the claim and renews it, so that the time which it lasts is known.
@@ -352,13 +368,18 @@ const (
 	pollLongest  = 100 * time.Millisecond
 )
 
-// pause waits until the next attempt makes sense, after so many failures in a row; 0 says
-// that another holds the lock. It returns an error when there shall be no attempt.
-func (a *attempt) pause(ctx context.Context, failures int) error {
+// pause waits until the next attempt makes sense, after so many failures in a row, the
+// last of them a refusal or not; 0 says that another holds the lock. It returns an error
+// when there shall be no attempt.
+func (a *attempt) pause(ctx context.Context, failures int, refused bool) error {
 	e := a.engine
 	wait := max(pollShortest, min(a.claim.TTL/20, pollLongest))
 	if failures > 0 {
-		wait = min(retryPause<<min(failures-1, 8), longestPause)
+		longest := longestPause
+		if refused {
+			longest = refusedPause
+		}
+		wait = min(retryPause<<min(failures-1, 8), longest)
 	}
 	if w, ok := e.store.(Awaiter); ok && failures == 0 && a.await(ctx, w) {
 		wait = 0
@@ -399,36 +420,96 @@ func (a *attempt) withdraw() {
 	a.engine.settle(Grant{Claim: a.claim}.sentAt(a.engine.now()))
 }
 
+// settlement is a grant that is to be given back, nobody waits for it.
+type settlement struct {
+	grant Grant
+	until time.Time
+}
+
 // settle gives the grant back in the background. It tries for three times its TTL: a
-// backend that changes its leader may prolong a lease on its own.
+// backend that changes its leader may prolong a lease on its own. However many there are,
+// one call is under way at a time: a backend that does not answer is not asked more often.
 func (e *Engine) settle(g Grant) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		return
 	}
-	e.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(e.ctx, 3*g.Granted)
-		defer cancel()
-		_ = e.release(ctx, g) // nobody waits for it; the expiry is what remains
-	})
+	e.settling = append(e.settling, settlement{g, e.now().Add(3 * g.Granted)})
+	if !e.settler {
+		e.settler = true
+		e.wg.Go(e.settleAll)
+	}
+}
+
+// settleAll ends when nothing is left, or with the Engine.
+func (e *Engine) settleAll() {
+	pause := retryPause
+	for {
+		s, ok := e.nextSettlement()
+		if !ok {
+			return
+		}
+		err := e.releaseOnce(e.ctx, s.grant)
+		if err == nil {
+			pause = retryPause
+			continue
+		}
+		e.mu.Lock()
+		e.settling = append(e.settling, s) // the others' turn
+		e.mu.Unlock()
+		if !sleep(e.ctx, pause) {
+			return
+		}
+		pause = nextPause(pause, s.grant)
+	}
+}
+
+// nextSettlement takes the first one that is not out of date.
+func (e *Engine) nextSettlement() (settlement, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for len(e.settling) > 0 {
+		s := e.settling[0]
+		e.settling = e.settling[1:]
+		if e.now().Before(s.until) {
+			return s, true
+		}
+	}
+	e.settler = false // the expiry is what remains
+	return settlement{}, false
+}
+
+// nextPause follows a pause between calls that release: they double up to a quarter of the
+// TTL.
+func nextPause(pause time.Duration, g Grant) time.Duration {
+	return min(2*pause, max(retryPause, g.Granted/4))
 }
 
 // release tells the backend until it answers or the context ends.
 func (e *Engine) release(ctx context.Context, g Grant) error {
-	for {
-		limited, cancel := context.WithTimeout(ctx, max(callLimit(g.Granted), pollLongest))
-		err := e.store.Release(limited, g)
-		cancel()
-		if err == nil {
-			return nil
-		}
-		timer := time.NewTimer(retryPause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+	for pause := retryPause; ; pause = nextPause(pause, g) {
+		err := e.releaseOnce(ctx, g)
+		if err == nil || !sleep(ctx, pause) {
 			return err
 		}
+	}
+}
+
+func (e *Engine) releaseOnce(ctx context.Context, g Grant) error {
+	limited, cancel := context.WithTimeout(ctx, max(callLimit(g.Granted), pollLongest))
+	defer cancel()
+	return e.store.Release(limited, g)
+}
+
+// sleep is false when the context ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

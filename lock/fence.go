@@ -38,6 +38,23 @@ func (f *Fence) Accept(name string, token uint64) bool {
 	return true
 }
 
+// Admit reports whether an effect under the lease may happen: it has not ended, and its
+// token is not below the highest one. It is to be asked right before the effect.
+func (f *Fence) Admit(name string, l Lease) bool {
+	if !l.Valid() {
+		f.refused.Inc()
+		return false
+	}
+	return f.Accept(name, l.Token())
+}
+
+// Learn raises what is known of the name's tokens, by one that was seen elsewhere.
+func (f *Fence) Learn(name string, token uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.highest[name] = max(f.highest[name], token)
+}
+
 // Highest is the highest token that was seen of the name, 0 for none.
 func (f *Fence) Highest(name string) uint64 {
 	f.mu.Lock()

@@ -168,6 +168,7 @@ func (l *lease) renew() time.Duration {
 	ctx, cancel := context.WithTimeout(l.ctx, limit)
 	renewed, err := e.renewOnce(ctx, g)
 	cancel()
+	e.answered(l.ctx, l.labels, err)
 	end := e.now()
 	if l.Err() != nil {
 		return 0 // ended meanwhile; its answer is of no interest

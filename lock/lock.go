@@ -154,9 +154,10 @@ func callLimit(ttl time.Duration) time.Duration { return min(ttl/6, 300*time.Mil
 func attemptLimit(ttl time.Duration) time.Duration { return ttl / 2 }
 
 // retryPause is the pause after a call that failed. That of attempts to acquire doubles
-// with each failure up to longestPause: a backend that is slow because it has too much to do
+// with each failure up to longestPause, or refusedPause: a backend that is slow because it has too much to do
 // must not get more to do by that.
 const (
 	retryPause   = 50 * time.Millisecond
 	longestPause = 200 * time.Millisecond
+	refusedPause = 10 * time.Second // after refusals: somebody has to mend something
 )

@@ -49,6 +49,7 @@ type Metrics struct {
 	rejections      *prometheus.CounterVec
 	releaseFailures *prometheus.CounterVec
 	transitions     *prometheus.CounterVec
+	up              *prometheus.GaugeVec
 	remaining       *remaining
 
 	mu      sync.Mutex
@@ -86,11 +87,13 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		lost: counter("dlock_lost_total",
 			"Leases that ended while they were wanted, by reason: expired (no renewal was confirmed in time), gone (the backend does not have it any more). 0 is normal.", append(labels, "reason")),
 		rejections: counter("dlock_fencing_rejections_total",
-			"Effects that a fence refused because they came under the token of a former holder. Each would have been a write of two holders at a time; 0 is normal.", []string{"resource"}),
+			"Effects that a fence refused, because the lease had ended or its token was below the highest known for the name, by resource. probe_series: requests of the series of a probed cluster, checked right before they go into the journal; what is in the journal already, or on its way to a backend, is not checked. 0 is normal.", []string{"resource"}),
 		releaseFailures: counter("dlock_release_failures_total",
 			"Releases that the backend was not told of, so that others had to wait for the expiry. 0 is normal.", labels),
 		transitions: counter("dlock_transitions_total",
 			"Changes of the lock's holder, as far as this process saw them. It stands still while one keeps the lock.", labels),
+		up: gauge("dlock_backend_up",
+			"1: the backend of the locks gave an answer when it was last asked about this lock, if only that another holds it. 0: it did not, or it refused: nobody may know who holds the lock.", labels),
 		remaining: &remaining{
 			desc:   prometheus.NewDesc("dlock_deadline_remaining_seconds", "Time until the lease that this process holds ends without another renewal; no sample while it holds none. It falls from the TTL by a third of it and jumps back when renewals succeed; 0 is the end.", labels, nil),
 			leases: map[*lease]struct{}{},
@@ -103,7 +106,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		m.acquire, m.wait, m.held, m.holder, m.token, m.heldDuration, m.contention, m.renewals, m.renewalFailures,
-		m.renewal, m.lost, m.rejections, m.releaseFailures, m.transitions, m.remaining,
+		m.renewal, m.lost, m.rejections, m.releaseFailures, m.transitions, m.up, m.remaining,
 	} {
 		errs = append(errs, reg.Register(c))
 	}

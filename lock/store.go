@@ -15,6 +15,28 @@ var ErrNotHeld = errors.New("lock is not held by this claim")
 // still be under way.
 var ErrWithdrawn = errors.New("claim was withdrawn")
 
+// Why an error of Store.Grant leaves no doubt that the claim did not come into force: the
+// Engine neither reads it back nor withdraws it.
+var (
+	// ErrRefused marks an answer that another attempt soon will get again: wrong
+	// credentials, a missing privilege, a server that does not take writes.
+	ErrRefused = errors.New("refused by the backend")
+	// ErrUnsent marks an error that came before anything was sent: no connection.
+	ErrUnsent = errors.New("the backend was not reached")
+)
+
+// Marked is err, marked with one of the errors of this package, and with the text of err
+// alone.
+func Marked(mark, err error) error { return &marked{mark, err} }
+
+type marked struct{ mark, err error }
+
+func (m *marked) Error() string   { return m.err.Error() }
+func (m *marked) Unwrap() []error { return []error{m.mark, m.err} }
+
+// void reports whether nothing came of a Grant with this error, nor will.
+func void(err error) bool { return errors.Is(err, ErrRefused) || errors.Is(err, ErrUnsent) }
+
 // Store is a backend as an Engine uses it: single calls, each bounded by its context,
 // without retries and without deadlines. Its methods are called from several goroutines.
 //
@@ -25,8 +47,9 @@ type Store interface {
 	// Kind is the kind's key in the configuration, and the label kind of the metrics.
 	Kind() string
 	// Grant makes one attempt to take the name. An error that is ErrHeld says that
-	// another has it; a *HeldError also says who. Any other error leaves the outcome
-	// unknown. A claim that holds the name already is granted again.
+	// another has it; a *HeldError also says who. One that is ErrRefused or ErrUnsent says
+	// that nothing came of this attempt. Any other error leaves the outcome unknown. A
+	// claim that holds the name already is granted again.
 	Grant(ctx context.Context, c Claim) (Grant, error)
 	// Find reads back what became of a Grant with an unknown outcome: the grant, or an
 	// error that is ErrNotHeld, or another one when that is not known either.
@@ -50,6 +73,18 @@ type Awaiter interface {
 	// Await returns when the name may be free, or with an error when the context ends
 	// or the backend cannot tell.
 	Await(ctx context.Context, name string) error
+}
+
+// Recorder is a Store that keeps small records beside its locks, which do not expire. Its
+// methods may be called from several goroutines, like those of Store.
+type Recorder interface {
+	// ReadRecord returns a record and its revision. The revision of one that is not there
+	// is 0.
+	ReadRecord(ctx context.Context, name string) (value []byte, revision uint64, err error)
+	// SwapRecord writes a record if it still has the revision, and returns the new one.
+	// swapped is false when it has another. After an error the record may have been
+	// written or not.
+	SwapRecord(ctx context.Context, name string, revision uint64, value []byte) (written uint64, swapped bool, err error)
 }
 
 // Claim is a request for a lease.

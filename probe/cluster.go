@@ -9,15 +9,33 @@ import (
 	"time"
 )
 
-// goneAfter is how long a replica that does not answer makes the cluster's lag unknown.
-// After that it counts as gone: what is left of the cluster is what steers.
-const goneAfter = time.Minute
+// boundCounts is from which lag on a lower bound steers as if it were the lag.
+const boundCounts = time.Minute
 
-// Leader says whether this gateway is the one that probes a cluster. Its method may be
-// called from several goroutines, often, and must not block.
+// followerTick is how often a gateway that does not probe looks whether it is to.
+const followerTick = 100 * time.Millisecond
+
+// Leader says which gateway is the one that probes a cluster. Its method may be called from
+// several goroutines, often, and must not block.
 type Leader interface {
-	Leading(cluster string) bool
+	Leadership(cluster string) Leadership
 }
+
+// Leadership is who probes a cluster: this gateway, another one, or it is not known who.
+type Leadership struct {
+	// Leads: this gateway.
+	Leads bool
+	// By is the name of the other gateway that does; empty where the store of leases does
+	// not say.
+	By string
+	// UnknownSince is from when on nobody has said who does; zero: it is known.
+	UnknownSince time.Time
+	// Why is why it is not known, the error of the store of leases.
+	Why string
+}
+
+// Known reports whether somebody is known to probe the cluster.
+func (l Leadership) Known() bool { return l.Leads || l.UnknownSince.IsZero() }
 
 // Options make a Cluster.
 type Options struct {
@@ -97,7 +115,10 @@ func (c *Cluster) closeProbers() error {
 func (c *Cluster) watch(ctx context.Context, i int) {
 	next := time.Now().Add(rand.N(c.o.Interval))
 	for sleep(ctx, time.Until(next)) {
-		c.probe(ctx, i)
+		if !c.probe(ctx, i) {
+			next = time.Now().Add(min(c.o.Interval, followerTick))
+			continue
+		}
 		for next = next.Add(c.o.Interval); time.Until(next) < 0; next = next.Add(c.o.Interval) {
 			c.o.Metrics.skip(c.o.Name, c.o.Probers[i])
 		}
@@ -115,11 +136,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// probe reads one target, unless another gateway leads.
-func (c *Cluster) probe(ctx context.Context, i int) {
-	term, leading := c.lead()
-	if !leading {
-		return
+// probe reads one target, unless another gateway leads: then it is false.
+func (c *Cluster) probe(ctx context.Context, i int) bool {
+	term, leadership := c.lead()
+	if !leadership.Leads {
+		return false
 	}
 	prober := c.o.Probers[i]
 	bounded, cancel := context.WithTimeout(ctx, c.o.Timeout)
@@ -128,7 +149,7 @@ func (c *Cluster) probe(ctx context.Context, i int) {
 	o.reading, o.err = prober.Probe(bounded)
 	o.end = time.Now()
 	if ctx.Err() != nil {
-		return
+		return true
 	}
 	c.o.Metrics.observe(c.o.Name, prober, o)
 	for _, ch := range c.take(i, term, o) {
@@ -138,28 +159,32 @@ func (c *Cluster) probe(ctx context.Context, i int) {
 		}
 		c.o.Logger.Log(ctx, level, ch.text, ch.fields...)
 	}
+	return true
 }
 
 // lead looks whether this gateway leads. When it just stopped, what it knew is
 // forgotten; when it just began, it begins with nothing.
-func (c *Cluster) lead() (term uint64, leading bool) {
-	leading = c.o.Leader == nil || c.o.Leader.Leading(c.o.Name)
+func (c *Cluster) lead() (term uint64, now Leadership) {
+	now = Leadership{Leads: true}
+	if c.o.Leader != nil {
+		now = c.o.Leader.Leadership(c.o.Name)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if leading != c.leading || c.picture == nil {
-		c.leading = leading
+	if now.Leads != c.leading || c.picture == nil {
+		c.leading = now.Leads
 		c.term++
 		c.picture = newPicture(c.o, time.Now())
 	}
-	return c.term, leading
+	return c.term, now
 }
 
 // take puts the outcome into the picture, if the term is still that of the probe.
 func (c *Cluster) take(i int, term uint64, o outcome) []change {
-	now, leading := c.lead()
+	now, leadership := c.lead()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !leading || now != term || c.term != term {
+	if !leadership.Leads || now != term || c.term != term {
 		return nil
 	}
 	c.picture.observe(i, o)
@@ -169,20 +194,33 @@ func (c *Cluster) take(i int, term uint64, o outcome) []change {
 // Snapshot is what is known now. While another gateway leads there is nothing in it, and
 // there is nothing to say about that either: no target is gone, another one watches.
 func (c *Cluster) Snapshot() *Snapshot {
-	_, leading := c.lead()
+	_, leadership := c.lead()
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !leading {
-		return &Snapshot{Cluster: c.o.Name, At: now, MaxLag: c.o.MaxLag}
+	if !leadership.Leads {
+		return &Snapshot{Cluster: c.o.Name, At: now, MaxLag: c.o.MaxLag, Leadership: leadership}
 	}
-	return c.picture.snapshot(now)
+	s := c.picture.snapshot(now)
+	s.Leadership = leadership
+	return s
 }
 
 // Lag is what steers: the lag of the worst replica, less a delay that is configured on
-// purpose. It is unknown while that of any replica is, or is only known to be a short time
-// or more; but one that has not answered for a minute counts as gone. It is unknown when
-// there is no replica left, and while another gateway leads.
-func (c *Cluster) Lag() (lag time.Duration, known bool) {
-	return c.Snapshot().worstLag(goneAfter)
+// purpose. It is unknown while that of any replica is, however long it has not answered:
+// one that is gone for good has to be taken out of the configuration. It is unknown, too,
+// while it is only known to be a short time or more, when there is no replica, and while
+// another gateway leads.
+func (c *Cluster) Lag() (lag time.Duration, known bool) { return c.Snapshot().worstLag() }
+
+// Ready reports whether this gateway leads and has asked each target at least once, so that
+// there is a whole picture; or has had the time to.
+func (c *Cluster) Ready() bool {
+	s := c.Snapshot()
+	for i := range s.Targets {
+		if !s.Targets[i].Probed && s.At.Sub(s.Since) < 2*c.o.Interval {
+			return false
+		}
+	}
+	return s.Leading
 }

@@ -96,9 +96,20 @@ func applied(n uint64) probe.Reading {
 }
 
 // leader leads when it is told to.
-type leader struct{ leading atomic.Bool }
+type leader struct {
+	leading atomic.Bool
+	other   atomic.Pointer[probe.Leadership] // when it does not lead; nil: another one leads
+}
 
-func (l *leader) Leading(string) bool { return l.leading.Load() }
+func (l *leader) Leadership(string) probe.Leadership {
+	if l.leading.Load() {
+		return probe.Leadership{Leads: true}
+	}
+	if l := l.other.Load(); l != nil {
+		return *l
+	}
+	return probe.Leadership{By: "10.0.0.2:9201"}
+}
 
 // world is a cluster of scripts under test, with what it logs and counts.
 type world struct {
@@ -276,7 +287,7 @@ func TestCluster_Leadership(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, p.count(), "another gateway probes")
 		require.Empty(t, w.gather(t))
-		require.Equal(t, &probe.Snapshot{Cluster: "orders", At: time.Now(), MaxLag: 10 * time.Second}, w.cluster.Snapshot())
+		require.Equal(t, &probe.Snapshot{Cluster: "orders", At: time.Now(), MaxLag: 10 * time.Second, Leadership: probe.Leadership{By: "10.0.0.2:9201"}}, w.cluster.Snapshot())
 		_, known := w.cluster.Lag()
 		require.False(t, known)
 
@@ -469,7 +480,17 @@ func TestReplicasHandler(t *testing.T) {
 		l.leading.Store(false)
 		code, body := get("")
 		require.Equal(t, http.StatusServiceUnavailable, code)
-		require.Contains(t, body["error"], "another gateway")
+		require.Contains(t, body["error"], "another gateway, 10.0.0.2:9201, probes")
+		require.Equal(t, "10.0.0.2:9201", body["leader"])
+		require.NotContains(t, body, "unknown_since")
+		since := time.Now().Add(-time.Minute)
+		l.other.Store(&probe.Leadership{UnknownSince: since, Why: "connection refused"})
+		code, body = get("")
+		require.Equal(t, http.StatusServiceUnavailable, code)
+		require.Contains(t, body["error"], "it is not known which gateway probes")
+		require.Contains(t, body["error"], "connection refused")
+		require.NotContains(t, body["error"], "ask that one")
+		require.NotEmpty(t, body["unknown_since"])
 	})
 }
 

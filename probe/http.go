@@ -67,11 +67,40 @@ func ReplicasHandler(clusters func() []*Cluster) http.Handler {
 		}
 		s := c.Snapshot()
 		if !s.Leading {
-			refuse(w, http.StatusServiceUnavailable, fmt.Errorf("another gateway probes the cluster %q: ask that one", c.Name()))
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_ = json.NewEncoder(w).Encode(elsewhereOf(s))
 			return
 		}
 		_ = json.NewEncoder(w).Encode(answerOf(s, criteria))
 	})
+}
+
+// elsewhere is the answer of a gateway that does not probe the cluster.
+type elsewhere struct {
+	Error string `json:"error"`
+	// Leader is the gateway to ask; absent: not known.
+	Leader string `json:"leader,omitempty"`
+	// UnknownSince: from then on nobody has said who probes the cluster; absent: another
+	// gateway does.
+	UnknownSince *time.Time `json:"unknown_since,omitempty"`
+}
+
+func elsewhereOf(s *Snapshot) elsewhere {
+	l := s.Leadership
+	switch {
+	case !l.Known():
+		why := l.Why
+		if why == "" {
+			why = "it has not answered yet"
+		}
+		return elsewhere{
+			Error:        fmt.Sprintf("it is not known which gateway probes the cluster %q, or whether one does: the store of leases does not say since %s: %s", s.Cluster, l.UnknownSince.UTC().Format(time.RFC3339), why),
+			UnknownSince: &l.UnknownSince,
+		}
+	case l.By != "":
+		return elsewhere{Error: fmt.Sprintf("another gateway, %s, probes the cluster %q: ask that one", l.By, s.Cluster), Leader: l.By}
+	}
+	return elsewhere{Error: fmt.Sprintf("another gateway probes the cluster %q: ask that one", s.Cluster)}
 }
 
 func refuse(w http.ResponseWriter, status int, err error) {

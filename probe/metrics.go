@@ -107,7 +107,7 @@ func counter(name, help string, more ...string) family {
 var (
 	probeSuccess     = gauge("db_probe_success", "1: the last probe of the database did well. 0: it failed, or is too old; what is unknown because of that is absent.")
 	probeLastSuccess = gauge("db_probe_last_success_timestamp_seconds", "Unix time in seconds at which a probe last did well; absent: never.")
-	probePrivileged  = gauge("db_probe_privileged", "1: the probe's account may read this kind of information. 0: it lacks the privilege, and the metrics of that kind are absent.", "kind")
+	probePrivileged  = gauge("db_probe_privileged", "1: the probe's account may read this kind of information. 0: it lacks the privilege; what the server does not show to it is absent, what it shows to everybody is not.", "kind")
 
 	lagSeconds      = gauge("replica_lag_seconds", "Age of the oldest change that this replica has not applied; absent when unknown. In seconds; 0: it has applied all.")
 	lagBytes        = gauge("replica_lag_bytes", "Bytes of log that this replica has not applied; absent when unknown. 0: it has applied all.")

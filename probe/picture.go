@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -246,6 +247,9 @@ func (p *picture) replica(t *target) bool {
 // replicates from.
 func (p *picture) lag(t *target, now time.Time) Lag {
 	if lag, ok := p.headUnknown(now); ok {
+		if t.probed && t.lastSuccess.IsZero() {
+			return Lag{Unknown: t.away()} // that says more, of one which never answered
+		}
 		return lag
 	}
 	streams, at := p.row(t, now)
@@ -266,7 +270,15 @@ func (p *picture) lag(t *target, now time.Time) Lag {
 	case p.fresh(t, now):
 		return Lag{Unknown: ReasonNoPosition}
 	}
-	return Lag{Unknown: ReasonUnreachable}
+	return Lag{Unknown: t.away()}
+}
+
+// away is why a target gave no reading.
+func (t *target) away() Reason {
+	if errors.Is(t.last.err, ErrDenied) {
+		return ReasonDenied
+	}
+	return ReasonUnreachable
 }
 
 // behind compares positions, as they were read at a time, with the heads. Within one tick
@@ -490,15 +502,14 @@ func (p *picture) notePrivileges(t *target, r *Reading) {
 	}
 }
 
-// worstLag is the largest lag among the replicas, less what is configured on purpose. One
-// that has not answered for long is none any more; a lower bound says nothing before it is
-// long.
-func (s *Snapshot) worstLag(long time.Duration) (worst time.Duration, known bool) {
+// worstLag is the largest lag among the replicas, less what is configured on purpose. A
+// lower bound says nothing before it is long.
+func (s *Snapshot) worstLag() (worst time.Duration, known bool) {
 	for i := range s.Targets {
 		v := &s.Targets[i]
 		switch {
 		case !v.Replica:
-		case v.Lag.LowerBound && v.Lag.Age <= long:
+		case v.Lag.LowerBound && v.Lag.Age <= boundCounts:
 			return 0, false
 		case v.Lag.Known():
 			age := v.Lag.Age
@@ -506,17 +517,9 @@ func (s *Snapshot) worstLag(long time.Duration) (worst time.Duration, known bool
 				age = max(0, age-v.Reading.ApplyDelay.Value)
 			}
 			worst, known = max(worst, age), true
-		case v.Success || s.silent(v) <= long:
+		default:
 			return 0, false
 		}
 	}
 	return worst, known
-}
-
-// silent is how long the target has not answered.
-func (s *Snapshot) silent(v *TargetView) time.Duration {
-	if v.LastSuccess.IsZero() {
-		return s.At.Sub(s.Since)
-	}
-	return s.At.Sub(v.LastSuccess)
 }

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -372,18 +373,18 @@ func TestWorstLag(t *testing.T) {
 		s.say("d:1", delayed)
 		s.fail("gone:1")
 		s.pass(time.Second)
-		return s.p.snapshot(s.now).worstLag(time.Minute)
+		return s.p.snapshot(s.now).worstLag()
 	}
 	s.say("p:1", aPrimary("a", 1, 40))
-	_, known := s.p.snapshot(s.now).worstLag(time.Minute)
+	_, known := s.p.snapshot(s.now).worstLag()
 	require.False(t, known)
-	for range 59 {
+	for range 600 {
 		_, known := tick()
-		require.False(t, known, "the one that is away may be far behind")
+		require.False(t, known, "the one that is away may be far behind, however long it is away")
 	}
-	tick()
-	lag, known := tick()
-	require.True(t, known, "it is gone")
+	s.say("gone:1", aReplica("a", 100))
+	lag, known := s.p.snapshot(s.now).worstLag()
+	require.True(t, known)
 	require.Zero(t, lag, "a delay on purpose does not steer")
 	s.say("r:1", aReplica("a", 99))
 	s.say("p:1", aPrimary("a", 1, 100))
@@ -391,7 +392,8 @@ func TestWorstLag(t *testing.T) {
 	s.say("p:1", aPrimary("a", 1, 100))
 	s.say("r:1", aReplica("a", 99))
 	s.say("d:1", aReplica("a", 100))
-	lag, known = s.p.snapshot(s.now).worstLag(time.Minute)
+	s.say("gone:1", aReplica("a", 100))
+	lag, known = s.p.snapshot(s.now).worstLag()
 	require.True(t, known)
 	require.Greater(t, lag, 5*time.Second)
 }
@@ -412,7 +414,7 @@ func TestPicture_LowerBound(t *testing.T) {
 		require.Zero(t, v.Weight)
 		require.Equal(t, CircuitClosed, v.Circuit)
 		require.Equal(t, "lower_bound", v.whyNot(Criteria{}))
-		_, known := s.p.snapshot(s.now).worstLag(time.Minute)
+		_, known := s.p.snapshot(s.now).worstLag()
 		require.False(t, known)
 	}
 	tick()
@@ -421,7 +423,24 @@ func TestPicture_LowerBound(t *testing.T) {
 	for range 60 {
 		tick()
 	}
-	lag, known := s.p.snapshot(s.now).worstLag(time.Minute)
+	lag, known := s.p.snapshot(s.now).worstLag()
 	require.True(t, known)
 	require.Greater(t, lag, time.Minute)
+}
+
+// A target that never answered says why, whether or not the head is known: "starting" would
+// hide it.
+func TestPicture_NeverAnswered(t *testing.T) {
+	s := newScene(t, EnginePostgres, "p:1", "r:1", "d:1")
+	require.Equal(t, ReasonStarting, s.view("r:1").Lag.Unknown)
+	s.fail("r:1")
+	s.p.observe(2, outcome{err: fmt.Errorf("log in: %w", ErrDenied), start: s.now, end: s.now})
+	require.Equal(t, ReasonUnreachable, s.view("r:1").Lag.Unknown)
+	require.Equal(t, ReasonDenied, s.view("d:1").Lag.Unknown)
+	require.Equal(t, ReasonStarting, s.view("p:1").Lag.Unknown)
+	s.pass(10 * time.Second)
+	require.Equal(t, ReasonDenied, s.view("d:1").Lag.Unknown)
+	s.say("p:1", aPrimary("a", 1, 100))
+	require.Equal(t, ReasonDenied, s.view("d:1").Lag.Unknown)
+	require.Equal(t, ReasonUnreachable, s.view("r:1").Lag.Unknown)
 }

@@ -2,8 +2,13 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"time"
 )
+
+// ErrDenied marks an error of Prober.Probe: the server answers, and does not let the account
+// in.
+var ErrDenied = errors.New("access denied")
 
 // Prober reads one target. A Cluster calls it from one goroutine, one call at a time.
 type Prober interface {

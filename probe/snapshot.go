@@ -24,6 +24,9 @@ const (
 	ReasonPrimaryUnknown Reason = "primary_unknown"
 	// ReasonUnreachable: the target does not answer, and nobody else knows its position.
 	ReasonUnreachable Reason = "unreachable"
+	// ReasonDenied: the target answers, and does not let the account in; nobody else knows
+	// its position.
+	ReasonDenied Reason = "denied"
 	// ReasonNoPosition: the target answers, but does not say or may not say its position.
 	ReasonNoPosition Reason = "no_position"
 	// ReasonOtherHistory: the target follows other changes than the primary makes, as an
@@ -33,7 +36,7 @@ const (
 
 // Reasons lists the reasons why a lag is unknown.
 func Reasons() []Reason {
-	return []Reason{ReasonStarting, ReasonPrimaryUnknown, ReasonUnreachable, ReasonNoPosition, ReasonOtherHistory}
+	return []Reason{ReasonStarting, ReasonPrimaryUnknown, ReasonUnreachable, ReasonDenied, ReasonNoPosition, ReasonOtherHistory}
 }
 
 // Lag is how far a replica is behind its primary. Age and Distance mean nothing while
@@ -64,8 +67,10 @@ type Snapshot struct {
 	Cluster string
 	// At is when this was known; Since is from when on the gateway has probed.
 	At, Since time.Time
-	// Leading: this gateway probes the cluster. If not, there are no Targets.
-	Leading bool
+	// Leading: this gateway probes the cluster. If not, there are no Targets, and
+	// Leadership says who does, or from when on that is not known.
+	Leading    bool
+	Leadership Leadership
 	// Primaries is how many targets say that they are primary; one that was last asked
 	// before another was promoted does not count until it says so again.
 	Primaries int

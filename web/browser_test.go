@@ -262,6 +262,9 @@ func TestBrowser_Layout(t *testing.T) {
 		require.LessOrEqual(t, b.number(t, wide), float64(c.width), c.name)
 		if c.width > 600 {
 			require.LessOrEqual(t, b.number(t, high), float64(c.height), c.name)
+			for _, part := range []string{".backends", "#databases", "#leases", "#happened", "#answer"} {
+				require.True(t, b.holds(t, fmt.Sprintf(`(({scrollHeight, clientHeight}) => scrollHeight <= clientHeight)(document.querySelector(%q))`, part)), "%s: %s scrolls", c.name, part)
+			}
 		}
 	}
 	b.requireClean(t, base)
@@ -274,7 +277,7 @@ func TestBrowser_Live(t *testing.T) {
 	b := startBrowser(t)
 	b.do(t, chromedp.Navigate(base+"/"))
 	b.await(t, "#link", "live")
-	require.Contains(t, b.text(t, "#headline"), "db3:5432 does not answer")
+	require.Contains(t, b.text(t, "#headline"), "database db3:5432 of orders is down: connection refused")
 
 	// What the reader has done stays while the page goes on.
 	b.do(t, chromedp.Click("#databases summary"), chromedp.SendKeys("#series", `up{job="node"`))

@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"html/template"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,9 @@ func newView(p *Picture) view {
 // Clock is a time as the page writes it.
 func (v view) Clock(at time.Time) string { return clockText(at, v.At) }
 
+// Blocked reports whether sessions are known to wait.
+func (t Target) Blocked() bool { return t.Waiting != nil && *t.Waiting > 0 }
+
 // JournalShare is how full the journal is, 0 to 1.
 func (v view) JournalShare() float64 {
 	if v.Journal.Limit <= 0 {
@@ -83,6 +87,14 @@ func (l Lane) Total() uint64 { return l.Delivered.Samples + l.Delivered.Histogra
 
 // Lost is how many samples and histograms the backend will never have.
 func (l Lane) Lost() uint64 { return l.Rejected + l.GivenUp }
+
+// Bound is how many samples may be in flight; 0 is no bound of the controller.
+func (l Lane) Bound() uint64 {
+	if l.Sampling == nil {
+		return 0
+	}
+	return l.Sampling.InFlightLimit
+}
 
 // Sending says in words how much of what the backend takes it is sent.
 func (l Lane) Sending() string {
@@ -119,15 +131,15 @@ func headline(p *Picture) (text string, trouble bool) {
 	trouble = len(list) > 0
 	for i := range p.Clusters {
 		c := &p.Clusters[i]
-		for k := range c.Targets {
-			t := &c.Targets[k]
-			if !t.Up {
-				list, trouble = append(list, "database "+t.Name+" does not answer"), true
-			}
+		if n := c.Primaries; n != nil && *n > 1 {
+			list, trouble = append(list, fmt.Sprintf("cluster %s has %d primaries", c.Name, *n)), true
 		}
-		if c.Primaries > 1 {
-			list, trouble = append(list, fmt.Sprintf("cluster %s has %d primaries", c.Name, c.Primaries)), true
-		}
+	}
+	if text := blindText(p); text != "" {
+		list, trouble = append(list, text), true
+	}
+	if down := downTexts(p.Clusters); len(down) > 0 {
+		list, trouble = append(list, down...), true
 	}
 	if p.Config.Refused {
 		list, trouble = append(list, "the last reload was refused"), true
@@ -136,6 +148,101 @@ func headline(p *Picture) (text string, trouble bool) {
 		return "Ready. Every backend takes what it is sent; nothing is withheld.", false
 	}
 	return "Ready, but " + strings.Join(list, "; ") + ".", trouble
+}
+
+// maxDown is how many databases that are down the headline names, and maxReason how many
+// characters of the reason: the page has all of them below.
+const (
+	maxDown   = 3
+	maxReason = 120
+)
+
+// downTexts says which databases are down and why, each once: several clusters may have
+// the same one.
+func downTexts(clusters []Cluster) []string {
+	type database struct{ name, why string }
+	in := map[database][]string{}
+	var order []database
+	for i := range clusters {
+		for k := range clusters[i].Targets {
+			t := &clusters[i].Targets[k]
+			if t.Up {
+				continue
+			}
+			d := database{t.Name, t.Error}
+			if in[d] == nil {
+				order = append(order, d)
+			}
+			if !slices.Contains(in[d], clusters[i].Name) {
+				in[d] = append(in[d], clusters[i].Name)
+			}
+		}
+	}
+	var list []string
+	for _, d := range order[:min(maxDown, len(order))] {
+		of, why := strings.Join(in[d], " and "), cut(strings.TrimRight(d.why, ". "), maxReason)
+		switch {
+		case why == "":
+			list = append(list, fmt.Sprintf("database %s of %s is down", d.name, of))
+		case strings.Contains(why, d.name):
+			list = append(list, fmt.Sprintf("a database of %s is down: %s", of, why))
+		default:
+			list = append(list, fmt.Sprintf("database %s of %s is down: %s", d.name, of, why))
+		}
+	}
+	if more := len(order) - maxDown; more > 0 {
+		list = append(list, fmt.Sprintf("%d more databases are down", more))
+	}
+	return list
+}
+
+// cut shortens a text to n characters.
+func cut(text string, n int) string {
+	if runes := []rune(text); len(runes) > n {
+		return string(runes[:n-1]) + "…"
+	}
+	return text
+}
+
+// Blind: the lease store was asked who probes the cluster, and does not say.
+func (c Cluster) Blind() bool { return c.UnknownSince != nil && c.Why != "" }
+
+// blindText says of which clusters it is not known that somebody probes them; empty if of
+// none.
+func blindText(p *Picture) string {
+	var names []string
+	var since time.Time
+	for i := range p.Clusters {
+		c := &p.Clusters[i]
+		if !c.Blind() || c.Leading {
+			continue
+		}
+		names = append(names, c.Name)
+		if since.IsZero() || c.UnknownSince.Before(since) {
+			since = *c.UnknownSince
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("nobody is known to probe %s: the lease store has not said who does since %s", strings.Join(names, " and "), clockText(since, p.At))
+}
+
+// Probing says who probes the cluster; empty where this gateway does, as it should.
+func (v view) Probing(c Cluster) string {
+	switch {
+	case c.Blind() && c.Leading:
+		return fmt.Sprintf("Probed without a lease: the lease store has not granted one since %s: %s", v.Clock(*c.UnknownSince), c.Why)
+	case c.Leading:
+		return ""
+	case c.Blind():
+		return fmt.Sprintf("Nobody is known to probe it: the lease store has not said who does since %s: %s", v.Clock(*c.UnknownSince), c.Why)
+	case c.UnknownSince != nil:
+		return "It is not known yet who probes it."
+	case c.Leader != "":
+		return "Another gateway, " + c.Leader + ", probes it."
+	}
+	return "Another gateway probes it."
 }
 
 // rendered are the parts of one picture.

@@ -64,13 +64,14 @@ func TestPageSaysWhatIs(t *testing.T) {
 	require.Equal(t, policy, r.Header().Get("Content-Security-Policy"))
 	page := r.Body.String()
 	for _, want := range []string{
-		"Ready, but not everything is sent to main; database db3:5432 does not answer.",
+		"Ready, but not everything is sent to main; database db3:5432 of orders is down: connection refused.",
 		"300/s <span>samples</span>",
 		"3 GiB <span>of 10 GiB</span>",
 		`<dd class="delivered">75/s, <b>750</b> in all`,
 		`<dd class="withheld">25 %, withheld 225/s`,
 		"queue_age is 14.2 of 10; the rate goes from 0.4 to 0.25: the backlog grows",
 		"2\u202f250 samples, in about 3.8 s",
+		"42\u202f000, at most 1\u202f200 in flight",
 		"The backend fails; everything stays in the journal and is tried again",
 		"<code>/backends/archive/api/v1/</code>",
 		`db1:5432: 3 sessions wait, the longest for 12 s`,

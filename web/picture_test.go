@@ -82,12 +82,12 @@ func newWorld(t *testing.T, name string) *world {
 			}},
 			{Name: "archive", Kind: "tsdb", State: "ok", Queries: true, Takes: []string{`{job="node` + name + `"}`}},
 		},
-		Clusters: []Cluster{{Name: "orders" + name, Kind: "postgres", Leading: true, Primaries: 1, Primary: "db1:5432", Targets: []Target{
-			{Name: "db1:5432", Role: "primary", Up: true, Waiting: 3, LongestWaitSeconds: 12, Waits: []Wait{
+		Clusters: []Cluster{{Name: "orders" + name, Kind: "postgres", Leading: true, Primaries: new(1), Primary: "db1:5432", Targets: []Target{
+			{Name: "db1:5432", Role: "primary", Up: true, Waiting: new(3), LongestWaitSeconds: new(12.0), Waits: []Wait{
 				{Session: 4101, Blockers: []uint64{3990}}, {Session: 4102, Blockers: []uint64{3990}}, {Session: 4110, Blockers: []uint64{4102}},
 			}},
-			{Name: "db2:5432", Role: "replica", Up: true, Replica: true, LagSeconds: new(0.4), Circuit: "closed", Weight: 87},
-			{Name: "db3:5432", Role: "replica", Replica: true, Unknown: "unreachable", Circuit: "open", Error: "connection refused" + name},
+			{Name: "db2:5432", Role: "replica", Up: true, Replica: true, LagSeconds: new(0.4), Circuit: "closed", Weight: new(87)},
+			{Name: "db3:5432", Role: "replica", Replica: true, Unknown: "unreachable", Circuit: "open", Weight: new(0), Error: "connection refused" + name},
 		}}},
 		Leases: []Lease{{Name: "probe/orders" + name, Kind: "etcd", Here: true, Holder: "127.0.0.1:9201", Token: 42, RemainingSeconds: 7.5}},
 	}}
@@ -140,14 +140,14 @@ func (w *world) pass(d time.Duration, load, share float64) {
 
 func (l *Lane) sampled(n, share float64, now time.Time) {
 	s := *l.Sampling
-	s.Rate, s.Kept, s.Since = share, share, nil
+	s.Rate, s.Kept, s.Since, s.InFlightLimit = share, share, nil, 0
 	s.Classes = append([]Class{}, s.Classes...)
 	l.InJournal, l.LagSeconds = series.Counts{}, 0.2
 	l.Delivered.Samples += uint64(n * share)
 	if share < 1 {
 		l.Withheld.Samples += uint64(n * (1 - share))
 		began := now.Add(-4 * time.Minute)
-		s.Since, s.Cause = &began, "queue_age"
+		s.Since, s.Cause, s.InFlightLimit = &began, "queue_age", 1200
 		s.Why = "queue_age is 14.2 of 10; the rate goes from 0.4 to 0.25: the backlog grows"
 		s.Debt.Samples += uint64(n * (1 - share))
 		eta := float64(s.Debt.Samples) / (0.2 * n)

@@ -120,6 +120,8 @@ type Sampling struct {
 	Rate       float64 `json:"rate"`
 	Kept       float64 `json:"kept"`
 	FloorBound bool    `json:"floor_bound"`
+	// InFlightLimit is how many samples may be in flight; 0 is no bound of the controller.
+	InFlightLimit uint64 `json:"in_flight_limit_samples"`
 	// Since is when the withholding began; nil while everything is sent.
 	Since *time.Time `json:"since,omitempty"`
 	// Cause is the signal that decides and Why what the controller made of it last.
@@ -153,9 +155,17 @@ type Class struct {
 type Cluster struct {
 	Name string `json:"cluster"`
 	Kind string `json:"kind"`
-	// Leading: this gateway probes it. If not, nothing more is known.
-	Leading   bool   `json:"leading"`
-	Primaries int    `json:"primaries"`
+	// Leading: this gateway probes it. If not, nothing more is known, and another gateway
+	// does, Leader if its name is known, unless UnknownSince is set.
+	Leading bool   `json:"leading"`
+	Leader  string `json:"leader,omitempty"`
+	// UnknownSince is from when on the lease store has not said who probes the cluster, and
+	// Why its error; empty where it has not been asked yet. Nil while it is known.
+	UnknownSince *time.Time `json:"leader_unknown_since,omitempty"`
+	Why          string     `json:"leader_unknown,omitempty"`
+
+	// Primaries is how many say that they are primary; nil while nothing is known.
+	Primaries *int   `json:"primaries"`
 	Primary   string `json:"primary"`
 	// MaxLagSeconds is the lag from which on a replica is not read from.
 	MaxLagSeconds float64  `json:"max_lag_seconds"`
@@ -167,23 +177,25 @@ type Target struct {
 	Name string `json:"target"`
 	Role string `json:"role"`
 	Up   bool   `json:"up"`
-	// Error is why it is not up.
+	// Error is why it is not up, and Note what it does not tell, and why.
 	Error string `json:"error,omitempty"`
+	Note  string `json:"note,omitempty"`
 	// Replica: LagSeconds, or why it is not known, is of use. AtLeast: it is that or more.
 	Replica    bool     `json:"replica"`
 	LagSeconds *float64 `json:"lag_seconds,omitempty"`
 	AtLeast    bool     `json:"at_least,omitempty"`
 	Unknown    string   `json:"lag_unknown,omitempty"`
-	// Circuit and Weight say whether, and how much, to read from it.
+	// Circuit and Weight say whether, and how much, to read from it; nil for no replica.
 	Circuit string `json:"circuit,omitempty"`
-	Weight  int    `json:"weight"`
+	Weight  *int   `json:"weight"`
 	// Waits are the edges of who waits for whom, and Waiting how many sessions wait, also
 	// those that are not among the edges.
+	// Nil: that is not known.
 	Waits   []Wait `json:"-"`
-	Waiting int    `json:"waiting"`
-	// LongestWaitSeconds is how long the first of them waits; 0 when nobody does, or it
+	Waiting *int   `json:"waiting"`
+	// LongestWaitSeconds is how long the first of them waits; nil when nobody does, or it
 	// is not known.
-	LongestWaitSeconds float64 `json:"longest_wait_seconds"`
+	LongestWaitSeconds *float64 `json:"longest_wait_seconds"`
 	// Blocking is set by the Site.
 	Blocking Forest `json:"blocking"`
 }

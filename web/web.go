@@ -3,6 +3,7 @@
 package web
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
@@ -21,6 +22,8 @@ type Options struct {
 	Reload func() error
 	// Config is the configuration in force, with secrets hidden.
 	Config func() string
+	// Flags are the flags that it was started with, and their defaults.
+	Flags []string
 	// Status is how the gateway stands. It is called at most about once a second.
 	Status func() Status
 	// Explain says what becomes of a series, which is given as people write it, such as
@@ -64,6 +67,12 @@ func New(o Options) *Site {
 	s.admin.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = w.Write([]byte(o.Config()))
+	})
+	s.admin.HandleFunc("GET /flags", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		for _, f := range o.Flags {
+			_, _ = io.WriteString(w, f+"\n") // the client went away
+		}
 	})
 	s.admin.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelError)}))
 	s.admin.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +19,11 @@ func TestHelpShowsFlagsThatAreUsed(t *testing.T) {
 		"--help":                           everything,
 		"help":                             everything,
 		"run --help":                       everything,
-		"check --help":                     {"config.file"},
+		"check --help":                     {"config.file", "storage.path"},
+		"config show --help":               {"config.file"},
+		"config init --help":               nil,
+		"config --help":                    nil,
+		"tap --help":                       nil,
 		"classes --help":                   {"config.file"},
 		"probe --help":                     {"config.file"},
 		"probe once --help":                {"config.file"},
@@ -48,4 +54,29 @@ func TestHelpShowsFlagsThatAreUsed(t *testing.T) {
 			require.Equal(t, want, shown)
 		})
 	}
+}
+
+// The help of the program fits on a screen and has every command.
+func TestHelpFitsOnAScreen(t *testing.T) {
+	var short, stderr bytes.Buffer
+	require.Equal(t, exitOK, run([]string{"--help"}, &short, &stderr))
+	lines := strings.Split(strings.TrimSpace(short.String()), "\n")
+	require.GreaterOrEqual(t, len(lines), 24)
+	require.LessOrEqual(t, len(lines), 40)
+	for _, l := range lines {
+		require.LessOrEqual(t, len(l), 80, l)
+	}
+	var listed []string
+	for _, s := range summaries() {
+		require.Contains(t, short.String(), "\n  "+s[0]+" ")
+		listed = append(listed, s[0])
+	}
+	_, commands := commandLine(&flags{})
+	require.ElementsMatch(t, slices.Collect(maps.Keys(commands)), listed)
+}
+
+func TestHelpOfACommandThatIsNone(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	require.Equal(t, exitUsage, run([]string{"help", "nonsense"}, &stdout, &stderr))
+	require.Contains(t, stderr.String(), `"nonsense"`)
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sluice-metrics/sluice/internal/gateway"
+	"github.com/sluice-metrics/sluice/sampler/ledger"
 )
 
 // ledgerFlags are what the command line of sluice ledger says.
@@ -172,21 +174,24 @@ func writeAccounts(w io.Writer, accounts []gateway.Account) error {
 func summary(a *gateway.Account, missing uint64) string {
 	var text string
 	switch {
-	case !a.Sampling:
+	case !a.Sampling && len(a.Missing) == 0 && a.Debt.Samples == 0:
 		return "everything is sent; adaptive_sampling is off"
 	case missing == 0:
 		text = "nothing is missing of that time"
 	default:
 		text = fmt.Sprintf("%d samples are missing", missing)
 	}
-	for i := range a.Missing {
-		if a.Missing[i].Inexact {
-			text += "; the counts may be off"
-			break
-		}
+	if slices.ContainsFunc(a.Missing, func(m ledger.Missing) bool { return m.Inexact }) {
+		text += "; the counts may be off"
+	}
+	if slices.ContainsFunc(a.Missing, func(m ledger.Missing) bool { return m.Estimated }) {
+		text += "; what came of parts of stretches is estimated, of whole ones it is exact"
 	}
 	if a.Debt.Unknown {
 		text += "; a part of the ledger is lost, there may be more"
+	}
+	if !a.Sampling {
+		text += "; adaptive_sampling is off now"
 	}
 	switch n, eta := a.Debt.Samples, a.Debt.ETASeconds; {
 	case n > 0 && eta != nil:

@@ -27,15 +27,21 @@ const ledgerAPI = `{"backends": [
    "taken": {"samples": 20}, "withheld": {"samples": 20}, "given_back": {"samples": 20}, "outstanding": {}, "given_up": {}}
  ], "debt": {"samples": 740, "eta_seconds": 75}},
  {"backend": "well", "sampling": true, "missing": [], "debt": {"samples": 0, "eta_seconds": 0}},
- {"backend": "plain", "sampling": false, "missing": [], "debt": {"samples": 0}}
+ {"backend": "plain", "sampling": false, "missing": [], "debt": {"samples": 0}},
+ {"backend": "off", "sampling": false, "missing": [
+  {"entry": 1, "kind": "sampled", "state": "kept", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T10:07:30.000Z", "min_rate": 0.5, "max_rate": 0.5,
+   "taken": {"samples": 9}, "withheld": {"samples": 7}, "outstanding": {"samples": 7}, "given_up": {}, "estimated": true}
+ ], "debt": {"samples": 8}}
 ]}`
 
 const ledgerTable = `BACKEND  FROM                      TO                        KIND     STATE       RATE          TAKEN  WITHHELD  SENT SOON AFTER  GIVEN BACK  GIVEN UP  MISSING
 main     2026-11-22T10:00:00.000Z  2026-11-22T10:07:30.000Z  sampled  owed        0.11 to 0.80  1000   750       10               0           0         740
 main     2026-11-22T10:10:00.000Z  2026-11-22T10:11:00.000Z  gap      given_back  0.00          20     20        0                20          0         0
+off      2026-11-22T10:00:00.000Z  2026-11-22T10:07:30.000Z  sampled  kept        0.50          9      7         0                0           0         7
 main: 740 samples are missing; 740 of all times are to be given back, which takes about 1m15s
 well: nothing is missing of that time
 plain: everything is sent; adaptive_sampling is off
+off: 7 samples are missing; what came of parts of stretches is estimated, of whole ones it is exact; adaptive_sampling is off now; 8 of all times were withheld and are not given back so far
 `
 
 // gatewayAnswering is a gateway that knows one answer. It keeps the last request.
@@ -68,7 +74,7 @@ func TestLedgerAsksTheGateway(t *testing.T) {
 	require.NotContains(t, out.String(), "BACKEND")
 	var answer ledgerAnswer
 	require.NoError(t, json.Unmarshal(out.Bytes(), &answer))
-	require.Len(t, answer.Backends, 3)
+	require.Len(t, answer.Backends, 4)
 	require.Equal(t, uint64(740), answer.Backends[0].Debt.Samples)
 	require.Equal(t, uint64(690), answer.Backends[0].Missing[0].Outstanding.Samples)
 	q = last().URL.Query()

@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -51,9 +53,27 @@ type flags struct {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	f := flags{log: promslog.Config{Writer: stderr}}
-	app := kingpin.New("sluice", "A gate between Prometheus remote write or OTLP metrics and the storage behind them.")
+	app, commands := commandLine(&flags{log: promslog.Config{Writer: stderr}})
 	app.UsageWriter(stdout).ErrorWriter(stderr)
+	setHelp(app, args)
+	hideUnused(app, args)
+	cmd, err := app.Parse(args)
+	switch {
+	case cmd == helpCommand && !helps(app, args):
+		return exitUsage // kingpin has said so
+	case help(args) || cmd == helpCommand:
+		return exitOK
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "sluice: %v%s; try --help\n", err, suggestion(app, args))
+		return exitUsage
+	}
+	return commands[cmd](stdout, stderr)
+}
+
+// commandLine returns all flags and commands, and what the commands do, by their names.
+func commandLine(f *flags) (*kingpin.Application, map[string]action) {
+	app := kingpin.New("sluice", "A gate between Prometheus remote write or OTLP metrics and the storage behind them.")
 	app.HelpFlag.Short('h')
 	app.Version(version.Print("sluice"))
 	app.VersionFlag.Help("Show the version and exit.")
@@ -64,53 +84,48 @@ func run(args []string, stdout, stderr io.Writer) int {
 	app.Flag("storage.path", "Directory of the journal, of embedded stores and of dead letters.").Default("data").IsSetByUser(&f.storageGiven).StringVar(&f.storagePath)
 	promslogflag.AddFlags(app, &f.log)
 
-	serve := app.Command("run", "Run the gateway. The default.").Default()
-	check := app.Command("check", "Check the configuration file: all problems at once, with their places.")
+	serve := app.Command(defaultCommand, "Run the gateway. The default.").Default()
 	commands := map[string]action{
 		serve.FullCommand(): func(_, stderr io.Writer) int {
-			if err := serveGateway(f); err != nil {
+			if err := serveGateway(*f, inForce(app)); err != nil {
 				fmt.Fprintf(stderr, "sluice: %v\n", err)
 				return exitError
 			}
 			return exitOK
 		},
-		check.FullCommand(): func(stdout, stderr io.Writer) int { return checkConfig(f, stdout, stderr) },
 	}
 	add := func(cmd *kingpin.CmdClause, do func(stdout, stderr io.Writer) int) { commands[cmd.FullCommand()] = do }
-	add(ledgerCommand(app, &f))
+	add(checkCommand(app, f))
+	for cmd, do := range configCommands(app, &f.configFile) {
+		add(cmd, do)
+	}
+	add(ledgerCommand(app, f))
 	add(explainCommand(app))
+	add(tapCommand(app))
 	add(classesCommand(app, &f.configFile))
 	add(fidelityCommand(app))
 	add(replayCommand(app))
 	add(probeCommand(app, &f.configFile))
 	add(lockbenchCommand(app))
 	add(mixinCommand(app))
-	add(demoCommand(app, &f))
-
-	hideUnused(app, args)
-	cmd, err := app.Parse(args)
-	if help(args) || cmd == helpCommand {
-		return exitOK
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "sluice: %v%s; try --help\n", err, suggestion(app, args))
-		return exitUsage
-	}
-	return commands[cmd](stdout, stderr)
+	add(demoCommand(app, f))
+	return app, commands
 }
 
 // helpCommand is the command with which kingpin answers as with --help.
 const helpCommand = "help"
 
-// commonFlags are the flags of the program that a command uses, by its first word. run
-// uses all, and a command that is not in it none.
+// commonFlags are the flags of the program that a command uses. run uses all, and a command
+// that is not in it none.
 func commonFlags() map[string][]string {
 	return map[string][]string{
-		"check":   {"config.file"},
-		"classes": {"config.file"},
-		"probe":   {"config.file"},
-		"ledger":  {"storage.path"},
-		"demo":    {"web.listen-address", "storage.path", "log.level", "log.format"},
+		"check":       {"config.file", "storage.path"},
+		"config show": {"config.file"},
+		"classes":     {"config.file"},
+		"probe":       {"config.file"},
+		"probe once":  {"config.file"},
+		"ledger":      {"storage.path"},
+		"demo":        {"web.listen-address", "storage.path", "log.level", "log.format"},
 	}
 }
 
@@ -118,7 +133,7 @@ func commonFlags() map[string][]string {
 // does not use. They are taken all the same.
 func hideUnused(app *kingpin.Application, args []string) {
 	cmd := picked(app, args)
-	if cmd == "" || cmd == "run" {
+	if cmd == "" || cmd == defaultCommand {
 		return
 	}
 	for _, f := range app.Model().Flags {
@@ -129,15 +144,14 @@ func hideUnused(app *kingpin.Application, args []string) {
 	}
 }
 
-// picked is the first word of the command that the arguments are for; empty where they name
-// none.
+// picked is the command that the arguments are for; empty where they name none.
 func picked(app *kingpin.Application, args []string) string {
 	// What is wrong with the arguments is told when they are parsed for good.
 	context, _ := app.ParseContext(args)
 	if context == nil || context.SelectedCommand == nil {
 		return ""
 	}
-	cmd, _, _ := strings.Cut(context.SelectedCommand.FullCommand(), " ")
+	cmd := context.SelectedCommand.FullCommand()
 	if i := slices.Index(args, helpCommand); cmd == helpCommand && i >= 0 {
 		return picked(app, append([]string{"--help"}, args[i+1:]...))
 	}
@@ -166,6 +180,23 @@ func suggestion(app *kingpin.Application, args []string) string {
 	return ""
 }
 
+// helps reports whether the command "help" was asked about nothing or about a command.
+func helps(app *kingpin.Application, args []string) bool {
+	i := slices.Index(args, helpCommand)
+	return i < 0 || i+1 == len(args) || strings.HasPrefix(args[i+1], "-") || app.GetCommand(args[i+1]) != nil
+}
+
+// inForce lists the flags of the program as they would be given.
+func inForce(app *kingpin.Application) []string {
+	var list []string
+	for _, f := range app.Model().Flags {
+		if !strings.HasPrefix(f.Name, "help") && f.Name != "version" && !strings.HasPrefix(f.Name, "completion-") {
+			list = append(list, fmt.Sprintf("--%s=%s", f.Name, f.Value))
+		}
+	}
+	return list
+}
+
 // help reports whether kingpin has answered --help or --version: it does so while
 // parsing, and goes on when it must not end the process.
 func help(args []string) bool {
@@ -180,26 +211,13 @@ func help(args []string) bool {
 	return false
 }
 
-func checkConfig(f flags, stdout, stderr io.Writer) int {
-	if f.configFile == "" {
-		fmt.Fprintln(stderr, "sluice: check: which file? Name it with --config.file")
-		return exitUsage
-	}
-	report, ok := config.Check(f.configFile)
-	if !ok {
-		fmt.Fprint(stderr, report)
-		return exitError
-	}
-	fmt.Fprint(stdout, report)
-	return exitOK
-}
-
 // gcPercent is lower than Go's default: nearly all of the heap is reused buffers and the
 // series table, so that collections are rare and the room between them is what the
 // process would grow by.
 const gcPercent = 50
 
-func serveGateway(f flags) error {
+// serveGateway runs the gateway. list are the flags in force.
+func serveGateway(f flags, list []string) error {
 	logger := promslog.New(&f.log)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -218,7 +236,7 @@ func serveGateway(f flags) error {
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s (choose another with --web.listen-address): %w", f.listenAddress, err)
 	}
-	logger.Info("Starting Sluice", "version", version.Info(), "config", describe(f.configFile), "listen", listener.Addr(), "data", f.storagePath)
+	logger.Info("Starting Sluice", "version", version.Info(), "config", describe(f.configFile), "sha256", digestOf(f.configFile), "listen", listener.Addr(), "data", f.storagePath)
 	g, err := gateway.New(gateway.Options{
 		Config:      c,
 		Load:        load,
@@ -227,6 +245,7 @@ func serveGateway(f flags) error {
 		Scheme:      scheme(f.webConfigFile),
 		Serve:       server(f, logger),
 		Certificate: servedCertificate(f.webConfigFile),
+		Flags:       list,
 		Logger:      logger,
 		Now:         time.Now,
 	})
@@ -288,6 +307,16 @@ func loadConfig(f flags) (*config.Config, func() (*config.Config, error), error)
 	load := func() (*config.Config, error) { return config.Load(f.configFile) }
 	c, err := load()
 	return c, load, err
+}
+
+// digestOf begins what sha256sum says of the file; empty where there is none.
+func digestOf(file string) string {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:6])
 }
 
 func describe(file string) string {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -20,7 +21,13 @@ const module = "github.com/sluice-metrics/sluice/"
 // comments finds what is written about fields in the sources below root.
 type comments struct {
 	root     string
-	packages map[string]map[string]string // by package path: "Type.Field" to comment
+	packages map[string]*sources // by package path
+}
+
+// sources is what is read out of the sources of a package.
+type sources struct {
+	fields map[string]string   // "Type.Field" to its comment
+	words  map[string][]string // name of a type to its constants that are text
 }
 
 // of returns the comment of a field as a sentence for people who know the file and not
@@ -35,26 +42,43 @@ func (c *comments) of(f strictyaml.Field) (text string, ok bool, err error) {
 		}
 		return text, text != "", nil
 	}
-	if c.packages[path] == nil {
-		fields, err := parsePackage(filepath.Join(c.root, path))
-		if err != nil {
-			return "", false, err
-		}
-		c.packages[path] = fields
+	p, err := c.parsed(path)
+	if err != nil {
+		return "", false, err
 	}
-	text = c.packages[path][name]
+	text = p.fields[name]
 	if text == "" {
 		return "", false, fmt.Errorf("%s.%s (%s) has no comment", path, name, f.Key)
 	}
 	return sentence(text, f), true, nil
 }
 
-func parsePackage(dir string) (map[string]string, error) {
+// words lists the constants of a type of text, in the order of the source.
+func (c *comments) words(path, name string) ([]string, error) {
+	p, err := c.parsed(path)
+	if err != nil {
+		return nil, err
+	}
+	return p.words[name], nil
+}
+
+func (c *comments) parsed(path string) (*sources, error) {
+	if c.packages[path] == nil {
+		p, err := parsePackage(filepath.Join(c.root, path))
+		if err != nil {
+			return nil, err
+		}
+		c.packages[path] = p
+	}
+	return c.packages[path], nil
+}
+
+func parsePackage(dir string) (*sources, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
 		return nil, err
 	}
-	fields := map[string]string{}
+	s := &sources{fields: map[string]string{}, words: map[string][]string{}}
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
@@ -64,21 +88,46 @@ func parsePackage(dir string) (map[string]string, error) {
 			return nil, fmt.Errorf("read comments: %w", err)
 		}
 		ast.Inspect(parsed, func(n ast.Node) bool {
-			spec, ok := n.(*ast.TypeSpec)
-			if !ok {
-				return true
+			switch spec := n.(type) {
+			case *ast.TypeSpec:
+				s.addFields(spec)
+				return false
+			case *ast.ValueSpec:
+				s.addWords(spec)
+				return false
+			case *ast.FuncDecl:
+				return false
 			}
-			if t, ok := spec.Type.(*ast.StructType); ok {
-				for _, field := range t.Fields.List {
-					for _, name := range field.Names {
-						fields[spec.Name.Name+"."+name.Name] = field.Doc.Text() + field.Comment.Text()
-					}
-				}
-			}
-			return false
+			return true
 		})
 	}
-	return fields, nil
+	return s, nil
+}
+
+func (s *sources) addFields(spec *ast.TypeSpec) {
+	t, ok := spec.Type.(*ast.StructType)
+	if !ok {
+		return
+	}
+	for _, field := range t.Fields.List {
+		for _, name := range field.Names {
+			s.fields[spec.Name.Name+"."+name.Name] = field.Doc.Text() + field.Comment.Text()
+		}
+	}
+}
+
+func (s *sources) addWords(spec *ast.ValueSpec) {
+	t, ok := spec.Type.(*ast.Ident)
+	if !ok {
+		return
+	}
+	for _, v := range spec.Values {
+		if literal, ok := v.(*ast.BasicLit); ok && literal.Kind == token.STRING {
+			if word, err := strconv.Unquote(literal.Value); err == nil {
+				s.words[t.Name] = append(s.words[t.Name], word)
+			}
+		}
+	}
 }
 
 // subject matches a comment that begins with a name and its verb. "is" goes with the

@@ -29,6 +29,13 @@ store. With ` + "`--config.file=sluice.yaml`" + ` it does what the file says, an
 - ` + "`sluice check --config.file=sluice.yaml`" + ` reports everything that is wrong at once, with
   line and column, and ends with exit code 1 when there is something. A start and a reload
   check the same; a reload that fails leaves the old configuration in force.
+- ` + "`sluice check --probe`" + ` also talks to the backends: name, connection, TLS, authentication,
+  protocol, clock.
+- ` + "`sluice config init`" + ` writes the file below, ` + "`sluice config convert prometheus.yml`" + ` one that has the
+  remote_write of a Prometheus, ` + "`sluice config show`" + ` what a file amounts to, with all defaults.
+- ` + "`sluice config schema`" + ` prints the JSON Schema of the file. Editors with the YAML language server
+  complete and check keys with it: begin the file with
+  ` + "`# yaml-language-server: $schema=sluice.schema.json`" + `.
 - Environment variables are not expanded. Secrets can be kept in files (` + "`password_file`" + ` and
   other keys that end in ` + "`_file`" + `), whose names are relative to the folder of the
   configuration file, and are never printed.
@@ -56,7 +63,7 @@ func page(root string) (string, error) {
 		return "", err
 	}
 	w := &writer{
-		comments: comments{root: root, packages: map[string]map[string]string{}},
+		comments: comments{root: root, packages: map[string]*sources{}},
 		seen:     map[reflect.Type]string{},
 	}
 	w.printf("%sThis is [sluice.example.yaml](sluice.example.yaml).\n\n```yaml\n%s```\n\n## Keys\n", introduction, example)
@@ -101,7 +108,7 @@ func (w *writer) section(path, about string, v reflect.Value) error {
 		}
 		standard := f.Value
 		if f.Name == "" {
-			standard = reflect.ValueOf(reflect.New(v.Type()).Interface().(strictyaml.Extended).Extra(f.Key, true)).Elem()
+			standard = extraDefault(v, f.Key)
 		}
 		at := strings.TrimPrefix(path+"."+f.Key, ".")
 		if section, suffix, ok := sectionIn(standard); ok {

@@ -19,6 +19,12 @@ func TestReferenceIsUpToDate(t *testing.T) {
 	require.Equal(t, want, string(got), "run: go generate ./config")
 }
 
+func TestSchemaIsUpToDate(t *testing.T) {
+	want, err := schema("../..")
+	require.NoError(t, err)
+	require.Equal(t, want, config.Schema(), "run: go generate ./config")
+}
+
 // TestReferenceHasEveryKeyAndDefault compares with the text of the configuration in
 // force, which is made without this package.
 func TestReferenceHasEveryKeyAndDefault(t *testing.T) {

@@ -196,6 +196,9 @@ func (b *Backend) post(ctx context.Context, v series.Version, c *content, attemp
 	return a
 }
 
+// Protocol is the remote-write version that the backend is spoken to in: rw1 or rw2.
+func (b *Backend) Protocol() string { return b.negotiation.choose().version.String() }
+
 // judge says what an answer to a request of the given choice means to a lane. sent is
 // what the request held.
 func (b *Backend) judge(c choice, a *answer, sent series.Counts) (exporter.Receipt, error) {

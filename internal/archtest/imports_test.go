@@ -27,7 +27,7 @@ const vocabulary = " internal/series internal/remotewrite internal/bytesize inte
 // rules go from the top down. The first that matches a package holds for it. Some are for
 // packages that are planned, see docs/design.md.
 var rules = []rule{
-	{"cmd/*", "internal/gateway internal/demo config internal/nearest internal/fidelity internal/incident internal/lockbench probe sampler alerts dashboards"},
+	{"cmd/*", "internal/gateway internal/demo config internal/nearest internal/fidelity internal/incident internal/lockbench probe sampler sampler/ledger alerts dashboards docs"},
 	// The gateway puts everything together, but the kinds of backends: config opens
 	// them, the gateway knows them by their interfaces.
 	{"internal/gateway", vocabulary + "config exporter ha journal journal/* journal/*/vfs lock probe receiver receiver/* router sampler sampler/* web internal/ownmetrics internal/thinning"},

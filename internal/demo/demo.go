@@ -116,12 +116,37 @@ func (d *demo) runGateway(ctx context.Context, slowURL string) error {
 	d.introduce(base, slowURL)
 	load, stopLoad := context.WithCancel(ctx)
 	var beside sync.WaitGroup
-	beside.Go(func() { newFleet(base+"/api/v1/write", d.o.Logger, d.o.Now).run(load) })
+	beside.Go(func() {
+		awaitReady(load, slowURL)
+		newFleet(base+"/api/v1/write", d.o.Logger, d.o.Now).run(load)
+	})
 	beside.Go(func() { d.follow(load) })
 	err = g.Run(ctx)
 	stopLoad()
 	beside.Wait()
 	return err
+}
+
+// awaitReady waits until the gateway at a URL takes data, or ctx ends: nothing is to be
+// refused, and logged, before the demo has begun.
+func awaitReady(ctx context.Context, url string) {
+	for tick := time.NewTicker(20 * time.Millisecond); ; {
+		if req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/-/ready", nil); err == nil {
+			if resp, err := http.DefaultClient.Do(req); err == nil {
+				resp.Body.Close()
+				if resp.StatusCode == http.StatusOK {
+					tick.Stop()
+					return
+				}
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		}
+	}
 }
 
 // gatewayOptions is what differs between the two gateways.

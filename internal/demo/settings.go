@@ -49,6 +49,7 @@ backends:
       write_latency_ms: 4000
     backfill: true
     backfill_after: 8s
+    backfill_share: 1 # the debt is to be gone before the loop begins anew
     key_frame_min: 10s
     classes:
     - {name: critical, max_gap: 10s, weight: 8, keep_change: 0.1, match: ['up'], from_rules: {files: [%[4]s]}}

@@ -33,7 +33,7 @@ func BenchmarkEndToEnd(b *testing.B) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	defer sink.Close()
-	url, stop := startGateway(b, fmt.Sprintf("backends:\n- name: sink\n  remote_write: {url: %s/api/v1/write, protocol: rw1}\n", sink.URL))
+	url, stop := startGateway(b, fmt.Sprintf("backends:\n- name: sink\n  remote_write: {url: %s/api/v1/write, protocol: rw1}\n", sink.URL), slog.New(slog.DiscardHandler))
 	defer stop()
 
 	body := requestOf(b, samples)
@@ -56,8 +56,9 @@ func BenchmarkEndToEnd(b *testing.B) {
 	b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N)/samples, "cpu-ns/sample")
 }
 
-// startGateway runs a gateway with the configuration and returns the URL to write to.
-func startGateway(b *testing.B, text string) (url string, stop func()) {
+// startGateway runs a gateway with the configuration and returns the URL to write to. stop
+// may be called once.
+func startGateway(b testing.TB, text string, logger *slog.Logger) (url string, stop func()) {
 	b.Helper()
 	c, err := config.Parse("sluice.yaml", []byte(text))
 	require.NoError(b, err)
@@ -69,7 +70,7 @@ func startGateway(b *testing.B, text string) (url string, stop func()) {
 		Listener:    l,
 		Scheme:      "http",
 		Serve:       func(l net.Listener, s *http.Server) error { return s.Serve(l) },
-		Logger:      slog.New(slog.DiscardHandler),
+		Logger:      logger,
 		Now:         time.Now,
 	})
 	require.NoError(b, err)
@@ -85,7 +86,7 @@ func startGateway(b *testing.B, text string) (url string, stop func()) {
 	}
 }
 
-func requestOf(b *testing.B, samples int) []byte {
+func requestOf(b testing.TB, samples int) []byte {
 	b.Helper()
 	var r prompb.WriteRequest
 	now := time.Now().UnixMilli()

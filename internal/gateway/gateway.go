@@ -50,8 +50,10 @@ type Options struct {
 	// Certificate reads the certificates, as PEM, that Serve shows to clients; nil where
 	// it shows none.
 	Certificate func() ([]byte, error)
-	Logger      *slog.Logger
-	Now         func() time.Time
+	// Flags are the flags in force, as they would be given.
+	Flags  []string
+	Logger *slog.Logger
+	Now    func() time.Time
 }
 
 // deadLetterBound is the size at which a file of dead letters is put aside.
@@ -72,11 +74,13 @@ type Gateway struct {
 	deadLetters *exporter.DeadLetters
 
 	thinners *thinning.Metrics
+	decided  map[string][]decided       // by backend; guarded by ingester.Exclusive
 	watching atomic.Pointer[[]*watched] // clusters
 	leaders  *leaders
 	pairs    *pairs // nil where there are no HA pairs
 	ledgers  *ledger.Metrics
 
+	taps  *taps
 	page  *page
 	site  *web.Site
 	ready readiness
@@ -99,6 +103,8 @@ func New(o Options) (*Gateway, error) {
 		registry: prometheus.NewRegistry(),
 		config:   o.Config,
 		orphans:  map[string]time.Time{},
+		decided:  map[string][]decided{},
+		taps:     newTaps(),
 		table:    series.NewTable(o.Config.Series.Max),
 		metadata: remotewrite.NewMetadataCache(remotewrite.MetadataCacheOptions{}),
 		deadLetters: exporter.NewDeadLetters(filepath.Join(o.StoragePath, "dead-letters"),
@@ -210,6 +216,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.o.Logger.Info("Stopping: new requests are refused")
 	g.ready.set("shutting down")
 	// Nothing of the gateway's own is written behind the last requests of senders.
+	close(g.taps.ends)
 	stopProbing()
 	g.unwatch()
 	g.receiver.Close()
@@ -237,6 +244,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 // runTasks starts what is done regularly beside the pipeline.
 func (g *Gateway) runTasks(ctx context.Context, wg *sync.WaitGroup) {
+	wg.Go(func() { g.announce(ctx) })
 	wg.Go(func() { g.keepSeries(ctx) })
 	wg.Go(func() { g.keepOrphans(ctx) })
 	wg.Go(func() { g.site.Run(ctx) })

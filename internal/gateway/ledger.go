@@ -52,6 +52,15 @@ func ReadAccounts(storage, backend string, from, to time.Time) ([]Account, error
 	return accounts, nil
 }
 
+// account is what was withheld from a backend that is not sampled any more.
+func (g *Gateway) account(l *line, from, to time.Time) (a Account, err error) {
+	v, err := ledger.Read(vfs.OS{}, ledgerDir(g.o.StoragePath), l.config.Name)
+	if err != nil {
+		return a, err
+	}
+	return Account{Backend: l.config.Name, Missing: v.Missing(from, to), Debt: debtOf(v.Debt)}, nil
+}
+
 // debtOf is what can be told of a debt without a gateway: how many bytes it is, and how
 // long giving it back takes, is not known.
 func debtOf(d ledger.Debt) thinning.Debt {

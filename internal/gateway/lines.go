@@ -49,6 +49,7 @@ type connection struct {
 	cursor   journal.Cursor
 	lane     *exporter.Lane
 	thinner  *thinning.Thinner    // nil where nothing is ever withheld
+	before   thinning.Steering    // of the thinner that this one, or none, takes the place of
 	registry *prometheus.Registry // of the lane
 }
 
@@ -91,8 +92,8 @@ func (g *Gateway) connect(l *line) error {
 	if err != nil {
 		return fmt.Errorf("backend %s: %w", l.config.Name, err)
 	}
-	c := &connection{cursor: cursor, registry: prometheus.NewRegistry()}
-	if c.thinner, err = g.sampling(l, cursor); err != nil {
+	c := &connection{cursor: cursor, registry: prometheus.NewRegistry(), before: g.steering(l)}
+	if c.thinner, err = g.sampling(l, cursor, c.before); err != nil {
 		return errors.Join(err, cursor.Close())
 	}
 	c.lane = exporter.New(exporter.Options{
@@ -103,6 +104,7 @@ func (g *Gateway) connect(l *line) error {
 		Picker:      router.NewPicker(g.router, l.config.Name, g.metadata),
 		Sampling:    c.sampling(),
 		DeadLetters: g.deadLetters,
+		Tap:         g.taps.of(l.config.Name),
 		Metrics:     exporter.NewMetrics(c.registry),
 		Logger:      l.logger,
 		Now:         g.o.Now,

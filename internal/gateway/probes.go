@@ -14,7 +14,6 @@ import (
 
 	"github.com/sluice-metrics/sluice/config"
 	"github.com/sluice-metrics/sluice/internal/ownmetrics"
-	"github.com/sluice-metrics/sluice/lock"
 	"github.com/sluice-metrics/sluice/probe"
 )
 
@@ -53,12 +52,15 @@ func (g *Gateway) planWatch(c *config.Config) (list, fresh []*watched, err error
 // watch probes the clusters of a plan and no others. g.reloading is held, or nothing runs
 // yet.
 func (g *Gateway) watch(list, fresh []*watched) {
-	old := *g.watching.Load()
-	for _, w := range old {
+	var ending []*watched
+	for _, w := range *g.watching.Load() {
 		if !slices.Contains(list, w) {
 			w.cancel()
-			defer func() { <-w.done }()
+			ending = append(ending, w)
 		}
+	}
+	for _, w := range ending {
+		<-w.done // before another one of the same name begins
 	}
 	for _, w := range fresh {
 		g.startWatched(g.probing, w)
@@ -72,7 +74,7 @@ func (g *Gateway) newWatched(c *config.Cluster) (*watched, error) {
 		return nil, err
 	}
 	w := &watched{config: c, registry: prometheus.NewRegistry(), done: make(chan struct{})}
-	m := probe.NewMetrics(w.registry, func() []*probe.Cluster { return []*probe.Cluster{w.cluster} })
+	m := probe.NewMetrics(prometheus.WrapRegistererWithPrefix(g.o.Config.Compat.ProbePrefix, w.registry), func() []*probe.Cluster { return []*probe.Cluster{w.cluster} })
 	w.cluster = probe.New(probe.Options{
 		Name:     c.Name,
 		Interval: time.Duration(c.Interval),
@@ -80,7 +82,7 @@ func (g *Gateway) newWatched(c *config.Cluster) (*watched, error) {
 		MaxLag:   time.Duration(c.MaxLag),
 		Probers:  probers,
 		Leader:   g.leaders,
-		Logger:   g.o.Logger.With("component", "probe", "cluster", c.Name),
+		Logger:   g.o.Logger.With("component", "probe"),
 		Metrics:  m,
 	})
 	return w, nil
@@ -93,20 +95,34 @@ func (g *Gateway) startWatched(ctx context.Context, w *watched) {
 		Job:      "sluice",
 		Interval: probeSeriesEvery,
 		// A gateway that does not lead says nothing, not even that something ended.
-		Active: func() bool { return g.leaders.Leading(w.config.Name) },
-		Write:  g.writeOwn,
+		Active: w.cluster.Ready,
+		Ends:   true,
+		Write: func(ctx context.Context, body []byte) error {
+			if err := g.leaders.admit(ctx, w.cluster); err != nil {
+				return err
+			}
+			return g.writeOwn(ctx, body)
+		},
 		Logger: g.o.Logger.With("component", "probe", "cluster", w.config.Name),
 		Now:    g.o.Now,
 	})
 	go func() {
 		defer close(w.done)
+		// What marks the end of the series needs the lease: that ends after them.
+		leading, resign := context.WithCancel(context.WithoutCancel(ctx))
 		var wg sync.WaitGroup
-		wg.Go(func() { g.leaders.campaign(ctx, w.config.Name) })
-		wg.Go(func() { _ = series.Run(ctx) })
-		if err := w.cluster.Run(ctx); err != nil {
-			g.o.Logger.Warn("Closing the connections of a cluster that is not probed any more", "cluster", w.config.Name, "err", err)
-		}
+		wg.Go(func() { g.leaders.campaign(leading, w.config.Name) })
+		wg.Go(func() {
+			if err := w.cluster.Run(leading); err != nil {
+				g.o.Logger.Warn("Closing the connections of a cluster that is not probed any more", "cluster", w.config.Name, "err", err)
+			}
+		})
+		var sharing sync.WaitGroup
+		sharing.Go(func() { g.leaders.share(leading, w.cluster) })
+		_ = series.Run(ctx)
+		resign()
 		wg.Wait()
+		sharing.Wait()
 	}()
 }
 
@@ -119,142 +135,25 @@ func (g *Gateway) clusters() []*probe.Cluster {
 	return list
 }
 
-// replicaLag is how far the replicas of a cluster lag.
+// replicaLag is how far the replicas of a cluster lag, as the gateway that probes it knows.
+// Where leases are of a kind that cannot tell the others, and another gateway probes, it is
+// no signal for this one: known, and 0.
 func (g *Gateway) replicaLag(name string) (seconds float64, known bool) {
 	for _, w := range *g.watching.Load() {
-		if w.config.Name == name {
+		if w.config.Name != name {
+			continue
+		}
+		who := g.leaders.Leadership(name)
+		switch {
+		case who.Leads:
 			lag, known := w.cluster.Lag()
 			return lag.Seconds(), known
+		case g.leaders.records == nil:
+			return 0, who.Known()
 		}
+		return g.leaders.lag(name)
 	}
 	return 0, false
-}
-
-// leaders says which clusters this gateway probes. Without a Locker it is all of them.
-type leaders struct {
-	locker lock.Locker
-	config *config.Lease
-	logger *slog.Logger
-	ended  func(context.Context) error // ends the tracing
-
-	mu      sync.Mutex
-	leading map[string]func() bool
-}
-
-// newLeaders opens the leases of the configuration.
-func (g *Gateway) newLeaders(c *config.Lease) (*leaders, error) {
-	l := &leaders{config: c, leading: map[string]func() bool{}, logger: g.o.Logger.With("component", "lease")}
-	if c == nil {
-		return l, nil
-	}
-	tracer, ended, err := g.tracer(g.config.Tracing)
-	if err != nil {
-		return nil, err
-	}
-	l.ended = ended
-	m, err := lock.NewMetrics(g.registry)
-	if err != nil {
-		return nil, err
-	}
-	store, err := c.Store(config.LeaseOptions{Registerer: g.registry, HikariCP: g.config.Compat.HikariCP, Now: g.o.Now})
-	if err != nil {
-		return nil, err
-	}
-	l.locker = lock.New(store, lock.EngineOptions{
-		Instance: g.address(),
-		Metrics:  m,
-		Logger:   l.logger,
-		Tracer:   tracer,
-		Now:      g.o.Now,
-	})
-	return l, nil
-}
-
-// Leading implements probe.Leader.
-func (l *leaders) Leading(cluster string) bool {
-	if l.locker == nil {
-		return true
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	leads := l.leading[cluster]
-	return leads != nil && leads()
-}
-
-func (l *leaders) set(cluster string, leads func() bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.leading[cluster] = leads
-}
-
-// probeLease is the name of the lease for probing a cluster.
-func probeLease(cluster string) string { return "probe/" + cluster }
-
-// campaign holds the lease for probing the cluster whenever it can be had, until ctx ends.
-func (l *leaders) campaign(ctx context.Context, cluster string) {
-	if l.locker == nil {
-		return
-	}
-	defer l.set(cluster, nil)
-	ttl := time.Duration(l.config.TTL)
-	blind := false
-	for ctx.Err() == nil {
-		lease, err := l.locker.TryAcquire(ctx, probeLease(cluster), lock.Options{TTL: ttl})
-		switch {
-		case err == nil:
-			blind = false
-			l.lead(ctx, cluster, lease)
-			continue
-		case errors.Is(err, lock.ErrHeld):
-			blind = false
-			l.set(cluster, nil)
-		case ctx.Err() == nil && !blind:
-			blind = true
-			run := l.config.OnUnavailable == config.UnavailableRun
-			l.logger.Warn("It cannot be found out who probes a cluster", "cluster", cluster, "probes_anyway", run, "err", err)
-			if run {
-				l.set(cluster, func() bool { return true })
-			}
-		}
-		wait(ctx, ttl/4)
-	}
-}
-
-// lead probes as long as the lease holds.
-func (l *leaders) lead(ctx context.Context, cluster string, lease lock.Lease) {
-	l.set(cluster, lease.Valid)
-	l.logger.Info("This gateway probes the cluster", "cluster", cluster, "token", lease.Token())
-	select {
-	case <-lease.Done():
-		l.set(cluster, nil)
-		l.logger.Warn("This gateway does not probe the cluster any more", "cluster", cluster, "why", lease.Err())
-	case <-ctx.Done():
-		l.set(cluster, nil)
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(l.config.TTL))
-		defer cancel()
-		if err := lease.Release(ending); err != nil {
-			l.logger.Warn("The lease for probing a cluster ends by itself", "cluster", cluster, "err", err)
-		}
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
-// close ends all leases.
-func (l *leaders) close() error {
-	if l.locker == nil {
-		return nil
-	}
-	ending, cancel := context.WithTimeout(context.Background(), time.Duration(l.config.TTL))
-	defer cancel()
-	return errors.Join(l.locker.Close(), l.ended(ending))
 }
 
 // unwatch stops probing. No reload may be under way.

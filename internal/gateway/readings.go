@@ -8,8 +8,8 @@ import (
 // readings are metrics as they were at one time, by name.
 type readings map[string]*dto.MetricFamily
 
-// read reads what from exports. What cannot be read is left out: it is shown as 0, and the
-// same error is told to everybody who reads the metrics.
+// read reads what from exports. What cannot be read is left out, and the same error is told
+// to everybody who reads the metrics.
 func read(from prometheus.Gatherer) readings {
 	families, _ := from.Gather()
 	r := make(readings, len(families))
@@ -49,6 +49,12 @@ func (r readings) values(name string, labels ...string) []number {
 		}
 	}
 	return list
+}
+
+// is reports whether the gauge is exported and has the value.
+func (r readings) is(name string, value float64) bool {
+	list := r.values(name)
+	return len(list) == 1 && list[0].value == value
 }
 
 // sum adds them up.

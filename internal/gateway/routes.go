@@ -29,6 +29,7 @@ func (g *Gateway) routes() *http.ServeMux {
 	}
 	mux.HandleFunc("GET /api/v1/lag", g.lag)
 	mux.HandleFunc("GET /api/v1/ledger", g.missing)
+	mux.HandleFunc("GET /api/v1/tap", g.watchTap)
 	mux.Handle(probe.ReplicasPath, probe.ReplicasHandler(g.clusters))
 	root := false
 	for _, l := range *g.lines.Load() {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	runtimemetrics "runtime/metrics"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,8 +66,9 @@ func (g *Gateway) resolve(c *config.Config, b *config.Backend) (*sampler.Resolve
 	return r, nil
 }
 
-// sampling makes the Thinner of a line that has a cursor; nil where it does not sample.
-func (g *Gateway) sampling(l *line, cursor journal.Cursor) (*thinning.Thinner, error) {
+// sampling makes the Thinner of a line that has a cursor, and goes on with what the one
+// before knew; nil where it does not sample.
+func (g *Gateway) sampling(l *line, cursor journal.Cursor, before thinning.Steering) (*thinning.Thinner, error) {
 	if l.resolved == nil {
 		return nil, nil // see endSampling
 	}
@@ -86,6 +88,8 @@ func (g *Gateway) sampling(l *line, cursor journal.Cursor) (*thinning.Thinner, e
 		Picker:     func() thinning.Picker { return router.NewPicker(g.router, l.config.Name, nil) },
 		Window:     window,
 		Restored:   st.Restore.Position,
+		Earlier:    g.earlier(l),
+		Steering:   before,
 		Memory:     memory(),
 		ReplicaLag: g.steeredBy(l.config),
 		Metrics:    g.thinners,
@@ -95,7 +99,49 @@ func (g *Gateway) sampling(l *line, cursor journal.Cursor) (*thinning.Thinner, e
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: adaptive_sampling: %w", l.config.Name, err)
 	}
+	g.remember(l, t.Decisions())
 	return t, nil
+}
+
+// decided is what samples of a backend were decided by, with its selectors of then.
+type decided struct {
+	selectors string // their digest
+	thinning.Decisions
+}
+
+// mostDecided is how many are remembered of a backend.
+const mostDecided = 8
+
+// remember keeps what is decided by, so that after a reload it is still known what was
+// withheld before.
+func (g *Gateway) remember(l *line, d thinning.Decisions) {
+	name := l.config.Name
+	list := slices.DeleteFunc(g.decided[name], func(o decided) bool { return o.Digest == d.Digest })
+	list = append(list, decided{l.config.Digest(), d})
+	g.decided[name] = list[max(0, len(list)-mostDecided):]
+}
+
+// earlier is what was decided by before in this process, with the same selectors.
+func (g *Gateway) earlier(l *line) (list []thinning.Decisions) {
+	for _, d := range g.decided[l.config.Name] {
+		if d.selectors == l.config.Digest() {
+			list = append(list, d.Decisions)
+		}
+	}
+	return list
+}
+
+// steering is what the thinner in force knows that a line is to replace.
+func (g *Gateway) steering(l *line) (s thinning.Steering) {
+	for _, old := range *g.lines.Load() {
+		if old.config.Name != l.config.Name {
+			continue
+		}
+		if c := old.connected.Load(); c != nil && c.thinner != nil {
+			return c.thinner.Steering()
+		}
+	}
+	return s
 }
 
 // openLedger opens the ledger of a line and tells it where the cursor is.
@@ -175,12 +221,13 @@ func memory() func() (share float64, known bool) {
 
 // run runs the lane of a connection with what goes beside it.
 func (c *connection) run(ctx context.Context) error {
-	if c.thinner == nil {
-		return c.lane.Run(ctx)
-	}
 	beside, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { c.thinner.Run(beside, c.lane) })
+	if c.thinner != nil {
+		wg.Go(func() { c.thinner.Run(beside, c.lane) })
+	} else {
+		wg.Go(func() { c.before.EndTold(beside, c.lane, time.Now) })
+	}
 	err := c.lane.Run(ctx)
 	stop()
 	wg.Wait()
@@ -253,8 +300,20 @@ func (g *Gateway) missing(w http.ResponseWriter, r *http.Request) {
 			continue
 		}
 		switch {
+		case t == nil && ranged:
+			a, err := g.account(l, from, to)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			list = append(list, a)
 		case t == nil:
-			list = append(list, map[string]any{"backend": l.config.Name, "sampling": false, "missing": []any{}})
+			v, err := ledger.Read(vfs.OS{}, ledgerDir(g.o.StoragePath), l.config.Name)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			list = append(list, v)
 		case ranged:
 			m := t.Ledger().Missing(from, to)
 			if m == nil {

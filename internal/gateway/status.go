@@ -33,6 +33,7 @@ func (p *page) site(g *Gateway) *web.Site {
 		Ready:    g.ready.get,
 		Reload:   g.Reload,
 		Config:   g.configText,
+		Flags:    g.o.Flags,
 		Status:   p.status,
 		Explain:  p.explain,
 		Events:   p.events,
@@ -54,7 +55,7 @@ func (p *page) status() web.Status {
 		NotReady: g.ready.get(),
 		Config: web.Config{
 			Loaded:  unix(own.sum("sluice_config_last_reload_success_timestamp_seconds")),
-			Refused: own.sum("sluice_config_last_reload_successful") == 0,
+			Refused: own.is("sluice_config_last_reload_successful", 0),
 		},
 		Received: p.intake(own),
 		Journal: web.Disk{
@@ -151,6 +152,7 @@ func samplingOf(c *connection) *web.Sampling {
 		Classes:    []web.Class{},
 	}
 	lane := read(c.registry)
+	s.InFlightLimit = uint64(lane.sum("remote_write_in_flight_limit_samples"))
 	for _, kept := range lane.values("remote_write_samples_kept_total") {
 		class := kept.label("class")
 		s.Classes = append(s.Classes, web.Class{
@@ -167,10 +169,17 @@ func clusterOf(s *probe.Snapshot, kind string) web.Cluster {
 		Name:          s.Cluster,
 		Kind:          kind,
 		Leading:       s.Leading,
-		Primaries:     s.Primaries,
+		Leader:        s.Leadership.By,
+		Why:           s.Leadership.Why,
 		Primary:       s.Primary,
 		MaxLagSeconds: s.MaxLag.Seconds(),
 		Targets:       []web.Target{},
+	}
+	if since := s.Leadership.UnknownSince; !since.IsZero() {
+		c.UnknownSince = &since
+	}
+	if s.Leading {
+		c.Primaries = &s.Primaries
 	}
 	for i := range s.Targets {
 		c.Targets = append(c.Targets, targetOf(&s.Targets[i]))
@@ -184,11 +193,12 @@ func targetOf(v *probe.TargetView) web.Target {
 		Role:    string(v.Role),
 		Up:      v.Success || !v.Probed,
 		Error:   v.Error,
+		Note:    v.LacksText(),
 		Replica: v.Replica,
 		Circuit: string(v.Circuit),
-		Weight:  v.Weight,
 	}
 	if v.Replica {
+		t.Weight = &v.Weight
 		t.AtLeast, t.Unknown = v.Lag.LowerBound, string(v.Lag.Unknown)
 		if v.Lag.Known() {
 			lag := v.Lag.Age.Seconds()
@@ -198,13 +208,15 @@ func targetOf(v *probe.TargetView) web.Target {
 	if v.Reading == nil || v.Reading.Locks == nil {
 		return t
 	}
-	t.Waiting = v.Graph.Waiting
+	waiting := v.Graph.Waiting
+	t.Waiting = &waiting
 	for _, b := range v.Reading.Locks.Blocked {
 		t.Waits = append(t.Waits, web.Wait{Session: b.Session, Blockers: b.Blockers})
 	}
 	for _, w := range v.Reading.Locks.Waiting {
-		if oldest, known := w.Oldest.Get(); known {
-			t.LongestWaitSeconds = max(t.LongestWaitSeconds, oldest.Seconds())
+		if oldest, known := w.Oldest.Get(); known && (t.LongestWaitSeconds == nil || oldest.Seconds() > *t.LongestWaitSeconds) {
+			longest := oldest.Seconds()
+			t.LongestWaitSeconds = &longest
 		}
 	}
 	return t

@@ -103,17 +103,41 @@ func TestPageOfACluster(t *testing.T) {
 		{Target: "b:1", Probed: true, Success: true, Role: probe.RoleReplica, Replica: true, Lag: probe.Lag{Age: 1500 * time.Millisecond, LowerBound: true}, Circuit: probe.CircuitClosed, Weight: 40},
 		{Target: "c:1", Probed: true, Error: "refused", Replica: true, Lag: probe.Lag{Unknown: probe.ReasonUnreachable}, Circuit: probe.CircuitOpen},
 		{Target: "d:1", Replica: true, Lag: probe.Lag{Unknown: probe.ReasonStarting}},
+		{Target: "e:1", Engine: probe.EnginePostgres, Probed: true, Success: true, Reading: &probe.Reading{Privileged: map[string]bool{"locks": false, "transactions": false, "replication": true}}},
+		{Target: "f:1", Probed: true, Success: true, Reading: &probe.Reading{Locks: &probe.Locks{}}},
 	}}
 	lag := 1.5
 	require.Equal(t, web.Cluster{
-		Name: "orders", Kind: "postgres", Leading: true, Primaries: 1, Primary: "a:1", MaxLagSeconds: 3,
+		Name: "orders", Kind: "postgres", Leading: true, Primaries: new(1), Primary: "a:1", MaxLagSeconds: 3,
 		Targets: []web.Target{
-			{Name: "a:1", Role: "primary", Up: true, Waiting: 2, LongestWaitSeconds: 4, Waits: []web.Wait{{Session: 2, Blockers: []uint64{1}}, {Session: 3}}},
-			{Name: "b:1", Role: "replica", Up: true, Replica: true, LagSeconds: &lag, AtLeast: true, Circuit: "closed", Weight: 40},
-			{Name: "c:1", Error: "refused", Replica: true, Unknown: "unreachable", Circuit: "open"},
-			{Name: "d:1", Up: true, Replica: true, Unknown: "starting"},
+			{Name: "a:1", Role: "primary", Up: true, Waiting: new(2), LongestWaitSeconds: new(4.0), Waits: []web.Wait{{Session: 2, Blockers: []uint64{1}}, {Session: 3}}},
+			{Name: "b:1", Role: "replica", Up: true, Replica: true, LagSeconds: &lag, AtLeast: true, Circuit: "closed", Weight: new(40)},
+			{Name: "c:1", Error: "refused", Replica: true, Unknown: "unreachable", Circuit: "open", Weight: new(0)},
+			{Name: "d:1", Up: true, Replica: true, Unknown: "starting", Weight: new(0)},
+			{Name: "e:1", Up: true, Note: "lacks rights for locks, transactions: see docs/probe/postgres-grants.sql"},
+			{Name: "f:1", Up: true, Waiting: new(0)},
 		},
 	}, clusterOf(s, "postgres"))
+}
+
+// Who else probes a cluster is passed on, and since when that is not known.
+func TestPageOfAClusterElsewhere(t *testing.T) {
+	since := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	require.Equal(t, web.Cluster{Name: "orders", Kind: "etcd", Leader: "b:9201", Targets: []web.Target{}},
+		clusterOf(&probe.Snapshot{Cluster: "orders", Leadership: probe.Leadership{By: "b:9201"}}, "etcd"))
+	require.Equal(t, web.Cluster{Name: "orders", Kind: "etcd", UnknownSince: &since, Why: "connection refused", Targets: []web.Target{}},
+		clusterOf(&probe.Snapshot{Cluster: "orders", Leadership: probe.Leadership{UnknownSince: since, Why: "connection refused"}}, "etcd"))
+}
+
+// What is not exported has no value, not even 0.
+func TestReadingsOfNothing(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	require.False(t, read(reg).is("sluice_test", 0))
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sluice_test", Help: "Of a test."})
+	reg.MustRegister(g)
+	require.True(t, read(reg).is("sluice_test", 0))
+	g.Set(1)
+	require.False(t, read(reg).is("sluice_test", 0))
 }
 
 // Leases are read off the metrics of the Engines, whoever made them.

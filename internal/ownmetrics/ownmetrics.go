@@ -26,12 +26,15 @@ type Options struct {
 	// Job and Instance are the labels that tell these series from those of others. Without
 	// an Instance the series are of no process: they have no such label, there is no up
 	// among them, and their timestamps are multiples of the interval, so that several
-	// processes write the same.
+	// processes write the same. Only the first after Active became true is of that time,
+	// so that it is newer than all that another process wrote before.
 	Job, Instance string
 	Interval      time.Duration
 	// Active says whether there is something to write; nil is always. When there is not,
 	// what was written before is forgotten, and not marked as ended.
 	Active func() bool
+	// Ends: when Run ends and Active is still true, all series are marked as ended.
+	Ends bool
 	// Write takes one RW 2.0 request, a snappy block that is its own from then on.
 	Write  func(ctx context.Context, body []byte) error
 	Logger *slog.Logger
@@ -43,77 +46,117 @@ type Options struct {
 type Writer struct {
 	o     Options
 	alive map[string]labels.Labels
+	began bool      // Active was true at the last look
+	last  time.Time // the timestamp of the last request
 }
 
 // New returns a Writer that does nothing before Run.
 func New(o Options) *Writer { return &Writer{o: o, alive: map[string]labels.Labels{}} }
 
+// looks is how often per interval a Writer without an Instance looks whether it is to write.
+const looks = 10
+
+// endLimit bounds the writing of what marks the end of the series.
+const endLimit = time.Second
+
 // Run writes at once and then at each interval until ctx ends.
 func (w *Writer) Run(ctx context.Context) error {
-	t := time.NewTicker(w.o.Interval)
+	every := w.o.Interval
+	if w.o.Instance == "" {
+		every /= looks
+	}
+	t := time.NewTicker(every)
 	defer t.Stop()
 	failing := false
 	for {
-		err := w.write(ctx)
+		wrote, err := w.write(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
 		case err != nil && !failing:
 			w.o.Logger.Warn("Own metrics cannot be written, or not all of them", "err", err)
-		case err == nil && failing:
+		case err == nil && wrote && failing:
 			w.o.Logger.Info("Own metrics are written again")
 		}
-		failing = err != nil
+		if wrote {
+			failing = err != nil
+		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return w.end(ctx)
 		case <-t.C:
 		}
 	}
 }
 
-// write writes what can be gathered. It returns an error also where that was not all.
-func (w *Writer) write(ctx context.Context) error {
-	if w.o.Active != nil && !w.o.Active() {
-		w.alive = map[string]labels.Labels{}
-		return nil
+// active reports whether there is something to write, and forgets what was written if there
+// is not.
+func (w *Writer) active() bool {
+	if w.o.Active == nil || w.o.Active() {
+		return true
+	}
+	w.alive, w.began = map[string]labels.Labels{}, false
+	return false
+}
+
+// due returns the timestamp of the request that is to be written now, if one is.
+func (w *Writer) due() (time.Time, bool) {
+	now := w.o.Now()
+	if w.o.Instance != "" || !w.began {
+		return now, true
+	}
+	grid := now.Truncate(w.o.Interval)
+	return grid, grid.After(w.last)
+}
+
+// write writes what can be gathered, if it is time to, and says whether it was. It returns
+// an error also where that was not all.
+func (w *Writer) write(ctx context.Context) (wrote bool, err error) {
+	if !w.active() {
+		return false, nil
+	}
+	now, due := w.due()
+	if !due {
+		return false, nil
 	}
 	families, failed := w.o.Gatherer.Gather()
-	if w.o.Active != nil && !w.o.Active() {
-		w.alive = map[string]labels.Labels{} // it ended meanwhile, and so did what was gathered
-		return nil
+	if !w.active() { // it ended meanwhile, and so did what was gathered
+		return false, nil
 	}
+	w.began, w.last = true, now
 	if failed != nil {
 		failed = fmt.Errorf("gathering own metrics: %w", failed)
 		if len(families) == 0 {
-			return failed
+			return true, failed
 		}
 	}
-	now := w.o.Now()
-	if w.o.Instance == "" {
-		now = now.Truncate(w.o.Interval)
-	}
-	r := request{w: w, now: now.UnixMilli(), symbols: writev2.NewSymbolTable(), alive: map[string]labels.Labels{}}
+	r := w.request(now)
 	if w.o.Instance != "" {
 		r.up()
 	}
 	for _, f := range families {
 		r.family(f)
 	}
-	r.stale()
-	if len(r.req.Timeseries) == 0 {
-		return failed
+	if err := r.write(ctx); err != nil {
+		return true, err
 	}
-	r.req.Symbols = r.symbols.Symbols()
-	plain, err := r.req.Marshal()
-	if err != nil {
-		return fmt.Errorf("own metrics: %w", err)
+	return true, failed
+}
+
+// end marks all series as ended, if they are to be.
+func (w *Writer) end(ctx context.Context) error {
+	if !w.o.Ends || len(w.alive) == 0 || !w.active() {
+		return nil
 	}
-	if err := w.o.Write(ctx, s2.EncodeSnappy(nil, plain)); err != nil {
-		return err
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
+	defer cancel()
+	now := w.o.Now()
+	if !now.After(w.last.Add(time.Millisecond)) {
+		now = w.last.Add(time.Millisecond) // a sample of the same time would be refused
 	}
-	w.alive = r.alive
-	return failed
+	if err := w.request(now).write(limited); err != nil {
+		w.o.Logger.Warn("The end of the series cannot be marked", "err", err)
+	}
+	return nil
 }
 
 // request is one request in the making.
@@ -123,6 +166,28 @@ type request struct {
 	symbols writev2.SymbolsTable
 	req     writev2.Request
 	alive   map[string]labels.Labels
+}
+
+func (w *Writer) request(now time.Time) *request {
+	return &request{w: w, now: now.UnixMilli(), symbols: writev2.NewSymbolTable(), alive: map[string]labels.Labels{}}
+}
+
+// write writes the request, with the ends of series that are not in it.
+func (r *request) write(ctx context.Context) error {
+	r.stale()
+	if len(r.req.Timeseries) == 0 {
+		return nil
+	}
+	r.req.Symbols = r.symbols.Symbols()
+	plain, err := r.req.Marshal()
+	if err != nil {
+		return fmt.Errorf("own metrics: %w", err)
+	}
+	if err := r.w.o.Write(ctx, s2.EncodeSnappy(nil, plain)); err != nil {
+		return err
+	}
+	r.w.alive = r.alive
+	return nil
 }
 
 // up is 1: a gateway that is not up writes nothing.

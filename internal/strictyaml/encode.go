@@ -30,8 +30,12 @@ func encode(v, defaults reflect.Value) (*yaml.Node, error) {
 	t := v.Type()
 	switch {
 	case t.Kind() == reflect.Pointer && !v.IsNil():
-		if defaults.IsValid() {
+		switch {
+		case defaults.IsValid() && !defaults.IsNil():
 			defaults = defaults.Elem()
+		case IsSection(t.Elem()):
+			// By default it is absent; these hold where it is present and empty.
+			defaults = newDefault(t.Elem())
 		}
 		return encode(v.Elem(), defaults)
 	case IsSection(t):

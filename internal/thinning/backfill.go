@@ -34,11 +34,6 @@ const (
 const (
 	// clearAfterGap is how long nothing lags at most before a gap is given back.
 	clearAfterGap = 10 * time.Second
-	// leastPace is how many samples a second are given back at least.
-	leastPace = 2000
-	// restoreSamples is about how many samples a request holds that gives back: fewer than
-	// a live one as a rule, so that its own latency does not pass for lag.
-	restoreSamples = 1000
 	// windowMargin is what giving back keeps away from the end of the window in which the
 	// backend takes samples out of order.
 	windowMargin = time.Minute
@@ -61,6 +56,10 @@ func (t *Thinner) giveBack(ctx context.Context, lane Lane) {
 		e, ok := t.owed()
 		if !ok || !t.clear(&e) {
 			return
+		}
+		if e.From.Before(t.o.Journal.Oldest()) {
+			t.forgetCut() // of a session that has just ended there is more to give up
+			t.giveUpGone(ctx, lane)
 		}
 		if err := t.giveBackEntry(ctx, lane, &e); err != nil {
 			if ctx.Err() == nil && !errors.Is(err, errStop) {
@@ -107,7 +106,8 @@ type giver struct {
 	restorer *Restorer
 	out      Out
 	sent     uint64
-	free     time.Time        // when the next batch may be sent
+	ahead    float64          // samples that the pace had not let be sent yet at the last look
+	paced    time.Time        // when that was
 	upTo     journal.Position // how far the restoring is
 	done     journal.Position // end of the last record of which nothing was passed over
 	step     journal.Position // the step that it is in
@@ -115,9 +115,11 @@ type giver struct {
 	// from is where to begin again, where others than those before upTo were found before:
 	// the place stays at upTo until it is reached once more. Zero: there is no need.
 	from journal.Position
-	// left is what the entry owes, less what was sent. What is sent beyond it comes a second
-	// time. Where the ledger does not know what is owed, inexact, all that is found is.
-	left    series.Counts
+	// sums is what was to be given back of each step and those before it, and gone is what
+	// was, or was given up. What is sent beyond that comes a second time. Where the ledger
+	// does not know what is owed, inexact, nothing does.
+	sums    []series.Counts
+	gone    series.Counts
 	inexact bool
 	// back is what was sent of what was owed since upTo moved, and waiting says that
 	// something was.
@@ -143,9 +145,13 @@ func (t *Thinner) mannerOf(e *ledger.Entry) manner {
 	switch {
 	case e.Kind != ledger.KindSampled:
 		return everything
-	case e.Digest != t.o.Digest:
-		// What it was decided by is no more. Samples that come twice are the smaller harm.
+	case t.decisions(e) == nil:
+		// What it was decided by is no more, so that it is not known either which key frames
+		// were sent. Samples that come twice are the smaller harm.
 		t.o.Logger.Warn("The configuration of sampling is another one now than when this was withheld: all of the stretch is sent again", "from", e.From, "to", e.To)
+		return everything
+	case e.Rebuild.Before(t.o.Journal.Oldest()):
+		t.o.Logger.Warn("The journal has no more what decisions were made from: all of the rest of the stretch is sent again", "from", e.From, "to", e.To)
 		return everything
 	case t.o.Config.BackfillMethod == sampler.BackfillFloor && !slices.ContainsFunc(e.Steps, func(s ledger.Step) bool { return s.Pressure > keyFramesOnly }):
 		return butKeyFrames
@@ -158,7 +164,11 @@ const keyFramesOnly = 1
 
 func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry) (err error) {
 	how := t.mannerOf(e)
-	smp, err := t.newGiver(e, how)
+	d := t.decisions(e)
+	if d == nil {
+		d = &t.own // nothing is decided by them
+	}
+	smp, err := newGiver(d, e, how)
 	if err != nil {
 		return err
 	}
@@ -166,7 +176,7 @@ func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry)
 	if err := g.begin(); err != nil {
 		return err
 	}
-	g.restorer = NewRestorer(RestorerOptions{Sampler: smp, Describer: t.o.Describer, BatchSamples: restoreSamples})
+	g.restorer = NewRestorer(RestorerOptions{Sampler: smp, Describer: d.Describer, BatchSamples: samplesPerBatch(t.pace())})
 	g.replay = replay{sampler: smp, force: smp.Step(), observe: g.restorer.Observe}
 	t.giving(e)
 	defer t.giving(nil)
@@ -193,9 +203,8 @@ func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry)
 	if err == nil {
 		err = g.stretch(ctx)
 	}
-	if lost, ok := gone(err); ok {
-		t.o.Logger.Warn("What was withheld cannot be given back: the journal had no room for it", "from", e.From, "to", e.To, "gone_to", lost.To)
-		return g.close(ctx, ReasonJournalFull)
+	if _, ok := gone(err); ok {
+		return errStop // what is gone is given up, and the rest found in another manner
 	}
 	if err != nil {
 		return err
@@ -214,18 +223,28 @@ func (g *giver) begin() error {
 		return errStop // what is about to be settled would count twice here
 	}
 	e := &v.Entries[i]
-	g.left, g.inexact = e.Outstanding(), e.Inexact
+	g.sums, g.inexact = e.Sums(), e.Inexact
+	g.gone = e.GivenUp
+	g.gone.Add(e.Totals.GivenBack)
+	if t.lost.reason != "" {
+		g.gone.Add(e.Lost(t.lost.upTo, t.marked.Position))
+	}
 	for _, r := range t.returns {
 		if e.Holds(r.delta.At) {
-			g.left = g.left.Without(r.delta.GivenBack)
+			g.gone.Add(r.delta.GivenBack)
 		}
 	}
 	g.upTo = t.restored
+	oldest := t.o.Journal.Oldest()
+	if e.From.Before(oldest) && !e.GivenUp.Zero() {
+		g.lost = e.Reason
+	}
 	if now := (given{e.ID, g.how}); t.given != now {
 		// What was found exactly, before a restart perhaps, leaves samples behind that wait
 		// for a later place than that of their record. Others than those are found now.
-		if g.how != exactly && e.Kind == ledger.KindSampled && e.From.Before(g.upTo) {
-			g.from = e.From
+		from, ok := e.Unreturned(e.Behind(oldest))
+		if g.how != exactly && e.Kind == ledger.KindSampled && ok && from.Before(g.upTo) {
+			g.from = from
 		}
 		t.given = now
 	}
@@ -247,15 +266,15 @@ func (g *giver) start() journal.Position {
 }
 
 // newGiver is the sampler that decides again what was decided in the entry.
-func (t *Thinner) newGiver(e *ledger.Entry, how manner) (*sampler.Sampler, error) {
+func newGiver(d *Decisions, e *ledger.Entry, how manner) (*sampler.Sampler, error) {
 	start := int64(e.Totals.First)
 	if len(e.Steps) > 0 && e.Steps[0].Time != 0 {
 		start = int64(e.Steps[0].Time)
 	}
 	if how != butKeyFrames {
-		return t.newSampler(start)
+		return d.newSampler(start)
 	}
-	c := t.o.Config
+	c := d.Config
 	c.Method = sampler.MethodAligned
 	s, err := sampler.New(sampler.Options{Config: c, Start: start, OutOfOrder: true})
 	if err == nil {
@@ -283,7 +302,8 @@ func (g *giver) record(ctx context.Context, rec *journal.Record, set series.Set)
 		return errStop
 	}
 	old := rec.Batch.MaxTime < g.t.oldestTaken()
-	skip := old || g.from == (journal.Position{}) && !g.upTo.Before(rec.End)
+	g.restorer.most = samplesPerBatch(g.t.pace())
+	skip := old || !g.start().Before(rec.End)
 	if skip {
 		// What was found before it is not passed over with it.
 		g.restorer.Flush(&g.out)
@@ -303,7 +323,7 @@ func (g *giver) record(ctx context.Context, rec *journal.Record, set series.Set)
 		g.feed.logger.Warn("A journal record cannot be read", "position", rec.Start, "err", err)
 	}
 	if skip {
-		if old && (g.from != (journal.Position{}) || g.upTo.Before(rec.End)) {
+		if old && g.start().Before(rec.End) {
 			g.lost = ReasonTooOld
 		}
 		g.restorer.Flush(&g.out)
@@ -365,9 +385,9 @@ func (g *giver) send(ctx context.Context, upTo journal.Position, more bool) erro
 func (g *giver) sendBatch(ctx context.Context, b *series.Batch, upTo journal.Position, more bool) error {
 	owed := b.Counts
 	if !g.inexact {
-		owed = owed.Within(g.left)
+		owed = owed.Within(g.owed())
 	}
-	g.left = g.left.Without(owed)
+	g.gone.Add(owed)
 	g.back.Add(owed)
 	for told := false; ; {
 		if !more {
@@ -396,13 +416,23 @@ func (g *giver) sendBatch(ctx context.Context, b *series.Batch, upTo journal.Pos
 	}
 }
 
+// owed is what is left to be given back of the step at hand and those before it.
+func (g *giver) owed() series.Counts {
+	k := len(g.sums) - 1
+	for k > 0 && g.step.Before(g.e.Steps[k].At) {
+		k--
+	}
+	return g.sums[k].Without(g.gone)
+}
+
 // tryAgain is the pause before what could not be given back is tried again.
 const tryAgain = time.Second
 
 // wait waits, and as much longer as the backend lags.
 func (g *giver) wait(ctx context.Context, d time.Duration) error {
 	for {
-		if _, over := g.t.o.Ledger.Excess(); over {
+		_, over := g.t.o.Ledger.Excess()
+		if _, gone := g.t.goneFrom(); over || gone {
 			return errStop
 		}
 		timer := time.NewTimer(d)
@@ -419,21 +449,29 @@ func (g *giver) wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// pace waits until a batch may be sent.
+// pace waits until a batch may be sent: until what was sent before it is made up for, at the
+// pace that is allowed meanwhile.
 func (g *giver) pace(ctx context.Context, b *series.Batch) error {
-	now := g.t.o.Now()
-	d := g.free.Sub(now)
-	took := float64(b.Counts.Samples+b.Counts.Histograms) / max(leastPace, g.t.pace())
-	g.free = now.Add(max(d, 0) + time.Duration(took*float64(time.Second)))
-	if d <= 0 {
-		return nil
+	for {
+		now, pace := g.t.o.Now(), g.t.pace()
+		g.ahead = max(0, g.ahead-pace*now.Sub(g.paced).Seconds())
+		g.paced = now
+		if g.ahead == 0 {
+			break
+		}
+		d := time.Duration(min(g.ahead/pace, tryAgain.Seconds()) * float64(time.Second))
+		if err := g.wait(ctx, max(d, time.Millisecond)); err != nil {
+			return err
+		}
 	}
-	return g.wait(ctx, d)
+	g.ahead = float64(b.Counts.Samples + b.Counts.Histograms)
+	return nil
 }
 
 // finish sends what waited for the end of the entry, and closes it.
 func (g *giver) finish(ctx context.Context) error {
 	g.restorer.Flush(&g.out)
+	g.step = g.e.Steps[len(g.e.Steps)-1].At
 	if g.e.Kind == ledger.KindSampled && g.restorer.Pending() > 0 {
 		if err := g.rest(ctx); err != nil {
 			return err
@@ -458,17 +496,18 @@ func (g *giver) rest(ctx context.Context) error {
 		return err
 	}
 	defer func() { g.t.closing(again.close()) }()
-	err = again.until(ctx, g.e.To, func(rec *journal.Record, set series.Set) error {
-		if err := g.restorer.Rest(rec.Batch, set, &g.out); err != nil {
-			return nil // it was not readable before either
+	for {
+		err = again.until(ctx, g.e.To, func(rec *journal.Record, set series.Set) error {
+			if err := g.restorer.Rest(rec.Batch, set, &g.out); err != nil {
+				return nil // it was not readable before either
+			}
+			return g.send(ctx, g.e.To, true)
+		})
+		if _, ok := gone(err); !ok {
+			return err
 		}
-		return g.send(ctx, g.e.To, true)
-	})
-	if _, ok := gone(err); ok {
-		g.lost = ReasonJournalFull
-		return nil // what waited stays behind
+		g.lost = ReasonJournalFull // what waited of series that are in what is gone alone
 	}
-	return err
 }
 
 // close brings the restoring to the end of the entry, and gives up what of it is
@@ -531,19 +570,13 @@ func (t *Thinner) returned(sent, refused series.Counts) {
 	defer t.mu.Unlock()
 	t.counts.givenBack += sent.Samples + sent.Histograms
 	t.counts.refused += refused.Samples + refused.Histograms
+	t.tempo.gave = t.o.Now()
 }
 
 // mayGiveBack reports whether the giving back of the entry may go on.
 func (t *Thinner) mayGiveBack(e *ledger.Entry) bool {
 	_, over := t.o.Ledger.Excess()
 	return !over && t.clear(e)
-}
-
-// pace is how many samples a second may be given back.
-func (t *Thinner) pace() float64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.steer.capacity * t.o.Config.BackfillShare
 }
 
 // reach is how far behind its newest sample the backend is relied on to take samples.

@@ -311,6 +311,22 @@ func TestView(t *testing.T) {
 	})
 }
 
+// Signals that nothing measures are listed, as not known.
+func TestView_WhatIsNotMeasured(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStation(t, vfs.NewMem(), stationOptions{window: time.Hour})
+		defer s.stop()
+		l := newLoad(27, false)
+		l.feed(s, 10*time.Second)
+		list := s.thinner.View().Signals
+		require.Len(t, list, 8)
+		for _, x := range list {
+			require.Equal(t, x.Name != "replica_lag" && x.Name != "memory", x.Known, x.Name)
+			require.Equal(t, x.Known, x.Value != nil, x.Name)
+		}
+	})
+}
+
 // The metrics keep to the conventions, and say what the View says.
 func TestMetrics(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -34,7 +34,7 @@ func (t *Thinner) Pass(from, to journal.Position, lent bool) error {
 		t.stood = to
 		return nil
 	}
-	err := t.o.Ledger.Gap(ledger.Gap{From: from, To: to, Cause: causeOutage, Pieces: []ledger.Piece{{At: from}}})
+	err := t.o.Ledger.Gap(ledger.Gap{From: from, To: to, Cause: causeOutage, Pieces: pieces(from, to)})
 	if err != nil {
 		t.o.Metrics.failures.WithLabelValues(t.o.Backend).Inc()
 		return err
@@ -45,6 +45,22 @@ func (t *Thinner) Pass(from, to journal.Position, lent bool) error {
 	t.retain()
 	t.note("fresh first", "the backend is back after an outage: the newest goes first, what waited is given back behind it")
 	return nil
+}
+
+// mostPieces bounds the pieces of a gap.
+const mostPieces = 256
+
+// pieces divides a gap by the segments of the journal, which go one by one when it has no
+// room for them.
+func pieces(from, to journal.Position) []ledger.Piece {
+	list := []ledger.Piece{{At: from}}
+	by := (to.Segment-from.Segment)/mostPieces + 1
+	for at := from.Segment + by; at <= to.Segment; at += by {
+		if p := (journal.Position{Segment: at}); p.Before(to) {
+			list = append(list, ledger.Piece{At: p})
+		}
+	}
+	return list
 }
 
 // fits reports whether the backend will still take what was received from a position on,

@@ -115,10 +115,10 @@ func (r *Restorer) Add(b *series.Batch, set series.Set, out *Out) error {
 }
 
 // AddAll adds all that is taken of a batch: the batch itself, retained, where that is
-// everything. The Sampler is not fed.
+// everything and no more than a batch is to hold. The Sampler is not fed.
 func (r *Restorer) AddAll(b *series.Batch, set series.Set, out *Out) error {
 	r.out = out
-	if set == nil || b.Series == 0 {
+	if set == nil && b.Counts.Samples+b.Counts.Histograms <= uint64(r.most) || b.Series == 0 {
 		r.Flush(out)
 		b.Retain()
 		out.Batches = append(out.Batches, b)

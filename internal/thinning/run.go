@@ -21,6 +21,7 @@ func (t *Thinner) Run(ctx context.Context, lane Lane) {
 	wg.Go(func() { t.keepTold(ctx, lane) })
 	every(ctx, time.Second, func() {
 		t.trim(ctx, lane)
+		t.giveUpGone(ctx, lane)
 		t.endIdle()
 		if t.o.Config.Backfill && t.o.Window > 0 {
 			t.giveBack(ctx, lane)

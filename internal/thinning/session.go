@@ -3,12 +3,12 @@ package thinning
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/sluice-metrics/sluice/internal/series"
 	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/sampler"
-	"github.com/sluice-metrics/sluice/sampler/control"
 	"github.com/sluice-metrics/sluice/sampler/ledger"
 )
 
@@ -22,6 +22,40 @@ type session struct {
 	base    sampler.Stats    // before its first batch
 	from    journal.Position // its first record
 	full    bool             // it is to end, since the ledger has no room for more steps
+	// stepTime is when the record of stepAt was received, Unix ms; 0 in a session that is
+	// gone on with before its first step.
+	stepTime int64
+	lately   lately
+}
+
+// lately is the share that was sent lately of what came in since a session began. What its
+// state was built from, of which everything was sent, is no part of it.
+type lately struct {
+	at         int64 // Unix ms
+	seen, sent float64
+}
+
+// latelyOver is about how long lately is.
+const latelyOver = 10 * time.Second
+
+// add adds what was received at a time, Unix ms.
+func (l *lately) add(at int64, seen, sent series.Counts) {
+	if age := time.Duration(at-l.at) * time.Millisecond; age > 0 && l.at != 0 {
+		fades := math.Exp(-age.Seconds() / latelyOver.Seconds())
+		l.seen, l.sent = l.seen*fades, l.sent*fades
+	}
+	l.at = max(l.at, at)
+	l.seen += float64(seen.Samples + seen.Histograms)
+	l.sent += float64(sent.Samples + sent.Histograms)
+}
+
+// share is 1 where nothing came in.
+func (l *lately) share() float64 {
+	const all = 0.9999
+	if l.seen == 0 || l.sent >= all*l.seen {
+		return 1
+	}
+	return l.sent / l.seen
 }
 
 // replay is a sampler that comes to the state which it had, or has to have, at some place
@@ -38,19 +72,14 @@ type replay struct {
 	stepAt   journal.Position
 }
 
-// newSampler returns a sampler that knows nothing. start is about the time of the samples
-// that it will see.
-func (t *Thinner) newSampler(start int64) (*sampler.Sampler, error) {
-	return sampler.New(sampler.Options{Config: t.o.Config, Start: start, OutOfOrder: t.o.Window > 0})
-}
-
-func (t *Thinner) newSession(start int64) (*session, error) {
-	s, err := t.newSampler(start)
+// newSession returns a session that has seen nothing, of samples at about a time.
+func (t *Thinner) newSession(d *Decisions, start int64) (*session, error) {
+	s, err := d.newSampler(start)
 	if err != nil {
 		return nil, err
 	}
-	n := &session{splicer: NewSplicer(SplicerOptions{Sampler: s, Describer: t.o.Describer})}
-	n.splicer.targets = newTargets(t.o.Config.TargetLabels)
+	n := &session{splicer: NewSplicer(SplicerOptions{Sampler: s, Describer: d.Describer})}
+	n.splicer.targets = newTargets(d.Config.TargetLabels)
 	n.replay = replay{sampler: s, force: s.Step(), observe: func(b *series.Batch, set series.Set) error {
 		_, err := n.splicer.Observe(b, set)
 		return err
@@ -119,7 +148,7 @@ func (t *Thinner) prepare(ctx context.Context) {
 		return
 	}
 	from := t.reserve(at)
-	s, err := t.newSession(at)
+	s, err := t.newSession(&t.own, at)
 	if err == nil {
 		s.feed, err = t.open(from)
 	}
@@ -189,17 +218,18 @@ func (t *Thinner) resume(at journal.Position) {
 func (t *Thinner) resumeSession(e *ledger.Entry, rec *journal.Record) bool {
 	first, last := e.Steps[0].Setting, e.Steps[len(e.Steps)-1].Setting
 	open := e.To == journal.Position{}
+	d := t.decisions(e)
 	switch {
 	case t.shadow:
 		return false
-	case e.Digest != t.o.Digest:
+	case d == nil || open && d != &t.own:
 		t.o.Logger.Info("The configuration of sampling has changed; it begins anew")
 		return false
 	case open && time.Duration(rec.Batch.Received-int64(first.Time))*time.Millisecond > resumeOver:
 		t.o.Logger.Info("Sampling began too long ago to go on with it as it was; it begins anew")
 		return false
 	}
-	s, err := t.newSession(int64(first.Time))
+	s, err := t.newSession(d, int64(first.Time))
 	if err == nil {
 		err = t.rebuild(t.running, &s.replay, e)
 	}
@@ -220,10 +250,6 @@ func (t *Thinner) resumeSession(e *ledger.Entry, rec *journal.Record) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.until, s.from = e.To, e.From
-	if open {
-		t.steer.state = control.Start(&t.control, last.Rate)
-		t.steer.wanted = last.Rate
-	}
 	t.enter(s)
 	t.o.Logger.Info("Sampling goes on where it was", "rate", last.Rate)
 	return true

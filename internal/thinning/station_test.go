@@ -265,6 +265,10 @@ type station struct {
 	shim    *shim
 	metrics *prometheus.Registry
 
+	// What a Thinner is given of those before it in the process.
+	steering thinning.Steering
+	earlier  []thinning.Decisions
+
 	stop func()
 }
 
@@ -371,7 +375,7 @@ func (s *station) sampling(logger *slog.Logger) {
 		Backend: "main", Config: s.config, Describer: r.Describer, Digest: r.Decisions, Text: r.Text, Ledger: s.ledger,
 		Journal: j, Picker: func() thinning.Picker { return router.NewPicker(s.router, "main", nil) },
 		Window: s.o.window, Restored: st.Restore.Position, Metrics: thinning.NewMetrics(s.metrics), Logger: logger, Now: time.Now,
-		Memory: s.o.memory, ReplicaLag: s.o.replica,
+		Memory: s.o.memory, ReplicaLag: s.o.replica, Steering: s.steering, Earlier: s.earlier,
 	})
 	require.NoError(s.t, err)
 	s.metrics.MustRegister(s.thinner)
@@ -410,6 +414,17 @@ func (s *station) restart(change func(*stationOptions)) {
 	s.start()
 }
 
+// reload is a restart in one process.
+func (s *station) reload(change func(*stationOptions)) {
+	old := s.thinner
+	s.earlier = append(s.earlier, old.Decisions())
+	s.restart(func(o *stationOptions) {
+		s.steering = old.Steering()
+		change(o)
+	})
+	s.steering = thinning.Steering{}
+}
+
 // kill ends the process at once, and starts another one on what it leaves.
 func (s *station) kill() {
 	s.port.mu.Lock()
@@ -417,7 +432,7 @@ func (s *station) kill() {
 	left := s.fs.(*vfs.Mem).KillClone()
 	s.port.mu.Unlock()
 	s.stop()
-	s.fs, s.ledger, s.thinner = left, nil, nil
+	s.fs, s.ledger, s.thinner, s.earlier = left, nil, nil, nil
 	s.start()
 }
 

@@ -6,7 +6,9 @@ import (
 
 	"github.com/sluice-metrics/sluice/exporter"
 	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/sampler/control"
+	"github.com/sluice-metrics/sluice/sampler/ledger"
 )
 
 // steering is the controller with what it was told last.
@@ -20,12 +22,68 @@ type steering struct {
 	// not lag; zero while it does.
 	told  int
 	clear time.Time
-	// capacity is the most samples a second that the backend was seen to take lately.
-	capacity float64
 }
 
-// capacityTau is how slowly a measured capacity is forgotten.
-const capacityTau = 10 * time.Minute
+// Steering is what the controller of a Thinner knows of the backend, for one that takes its
+// place: with another configuration it must not begin to learn it anew, and send everything
+// meanwhile. It has also what readers of the backend were told. The zero Steering knows
+// nothing.
+type Steering struct {
+	known       bool
+	state       control.State
+	clear       time.Time
+	maxInFlight int64
+	tempo       tempo
+	told        told
+}
+
+// Steering returns what is known now. It may be called after Run has ended.
+func (t *Thinner) Steering() Steering {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := Steering{known: true, state: t.steer.state, clear: t.steer.clear, maxInFlight: t.maxInFlight.Load(), tempo: t.tempo, told: t.told}
+	s.tempo.given = 0 // it is counted from the start of a Thinner
+	return s
+}
+
+// takeOver goes on with what another Thinner knew, or with the rate at which the process
+// before stopped: the backend may lag as it did then.
+func (t *Thinner) takeOver(s Steering) {
+	st := &t.steer
+	st.wanted = t.o.Config.BaseRate
+	t.tempo.careful = 1
+	t.told = s.told
+	switch e := t.openEntry(); {
+	case s.known:
+		st.state, st.clear, t.tempo = s.state, s.clear, s.tempo
+		t.maxInFlight.Store(s.maxInFlight)
+	case e != nil:
+		st.state = control.Start(&t.control, e.Steps[len(e.Steps)-1].Rate)
+	default:
+		return
+	}
+	st.wanted = st.state.Rate(&t.control)
+}
+
+// openEntry is the entry of the session that a run before left open; nil: there is none.
+func (t *Thinner) openEntry() *ledger.Entry {
+	list := t.o.Ledger.Entries()
+	if n := len(list); n > 0 && list[n-1].Kind == ledger.KindSampled && list[n-1].To == (journal.Position{}) {
+		return &list[n-1]
+	}
+	return nil
+}
+
+// rouse has a session prepared, where one is due.
+func (t *Thinner) rouse() {
+	if t.steer.wanted >= 1 || t.session != nil || t.ready != nil || t.taking || t.o.Now().Before(t.retry) {
+		return
+	}
+	select {
+	case t.kick <- struct{}{}:
+	default:
+	}
+}
 
 // Observe implements exporter.Sampling.
 func (t *Thinner) Observe(s exporter.Signals) {
@@ -43,12 +101,12 @@ func (t *Thinner) Observe(s exporter.Signals) {
 	st.state, st.decision = control.Step(&t.control, st.state, st.inputs, dt)
 	st.wanted = st.decision.Rate
 	t.maxInFlight.Store(int64(math.Ceil(st.decision.MaxInFlight)))
-	if rate := st.inputs.Acknowledged; rate > st.capacity {
-		st.capacity = rate
-	} else {
-		st.capacity -= st.capacity * min(1, dt.Seconds()/capacityTau.Seconds())
-	}
-	if st.decision.Pressure >= 1 || st.wanted < t.o.Config.BaseRate {
+	lags := st.decision.Pressure >= 1 || st.wanted < t.o.Config.BaseRate
+	t.tempo.observe(look{at: s.At, dt: dt, live: st.inputs.Acknowledged, given: t.counts.givenBack, lags: lags})
+	if lags {
+		if !st.clear.IsZero() {
+			t.tempo.blame(s.At, t.owes != nil)
+		}
 		st.clear = time.Time{}
 	} else if st.clear.IsZero() {
 		st.clear = s.At
@@ -68,12 +126,7 @@ func (t *Thinner) Observe(s exporter.Signals) {
 		t.o.Logger.Info(text, "rate", st.wanted, "before", st.decision.Before, "cause", st.decision.Cause, "why", st.decision.Why())
 		t.note(map[int]string{-1: "rate falls", 1: "rate rises"}[d], st.decision.Why())
 	}
-	if st.wanted < 1 && t.session == nil && t.ready == nil && !t.taking && !t.o.Now().Before(t.retry) {
-		select {
-		case t.kick <- struct{}{}:
-		default:
-		}
-	}
+	t.rouse()
 }
 
 // inputs are the signals as the controller takes them.

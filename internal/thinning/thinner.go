@@ -32,6 +32,8 @@ type Journal interface {
 	OpenReader(backend string, from journal.Position) (journal.Reader, error)
 	Retain(owner string, from journal.Position)
 	PositionAt(oldest time.Time) journal.Position
+	// Oldest is where the oldest record starts that is still there.
+	Oldest() journal.Position
 }
 
 // Picker tells what the backend takes of a batch.
@@ -56,6 +58,11 @@ type Options struct {
 	// Window is how far behind the newest sample the backend takes samples; 0 is strict
 	// order, in which nothing is given back and the newest never goes first.
 	Window time.Duration
+	// Earlier are the Decisions of Thinners of the backend before, with its present
+	// selectors: what was withheld by them is given back by them.
+	Earlier []Decisions
+	// Steering is what the Thinner knew that this one takes the place of.
+	Steering Steering
 	// Restored is how far the giving back was at the last commit.
 	Restored journal.Position
 	// ReplicaLag is how far the replicas of the backend's database lag; nil where the
@@ -75,6 +82,7 @@ type Options struct {
 // session ends a while after the rate is back.
 type Thinner struct {
 	o       Options
+	own     Decisions
 	control control.Config
 	shadow  bool
 
@@ -104,6 +112,7 @@ type Thinner struct {
 	// could not be written down; nil: nowhere.
 	ending *journal.Position
 	steer  steering
+	tempo  tempo
 	marked ledger.Mark // settled last
 	// restored is how far the giving back is, and owes the entry at which it is; nil when
 	// it rests.
@@ -111,14 +120,18 @@ type Thinner struct {
 	owes      *ledger.Entry
 	given     given            // what was given back last
 	retained  journal.Position // see retain
+	cut       cut              // see goneFrom
 	reserved  journal.Position // a session is built from here on; zero: none is
 	perSample float64          // bytes of the journal
 	newest    int64            // time of the newest sample that was read, Unix ms
 	counts    totals
 	events    []Event
+	told      told // see keepTold
 
-	// The reader alone uses these.
+	// The reader alone uses these. anew says that a session has ended that another one is to
+	// follow at once: the backend lags.
 	resumed bool
+	anew    bool
 	// ahead are stretches in which it was decided already, by a run before or by Pass, what
 	// is sent.
 	ahead []ledger.Entry
@@ -144,8 +157,9 @@ func New(o Options) (*Thinner, error) {
 	if o.Window <= 0 {
 		t.o.Digest += " strict" // the sampler decides otherwise about late samples
 	}
+	t.own = Decisions{Digest: t.o.Digest, Config: o.Config, Describer: o.Describer, OutOfOrder: o.Window > 0}
 	t.running, t.stop = context.WithCancel(context.Background())
-	t.steer.wanted = o.Config.BaseRate
+	t.takeOver(o.Steering)
 	t.restored = o.Restored
 	t.marked = o.Ledger.View().Settled
 	o.Metrics.begin(o.Backend)
@@ -182,20 +196,28 @@ func (t *Thinner) Thin(rec *journal.Record, take series.Set) (exporter.Thinned, 
 	}
 	gap := t.decided(rec)
 	var next *session
-	if len(t.ahead) == 0 {
+	switch {
+	case t.anew:
+		t.anew = false
+		next = t.prepareHere(rec)
+	case len(t.ahead) == 0:
 		next = t.takeReady(rec)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	first := t.stoodAt == 0
 	t.stood, t.stoodAt, t.readAt = rec.End, rec.Batch.Received, t.o.Now()
 	t.newest = max(t.newest, rec.Batch.MaxTime)
 	t.measureBytes(rec.Batch)
 	if gap != nil {
-		t.lend(rec, gap.From, ledger.Tally{Taken: rec.Counts, Withheld: rec.Counts})
+		t.lend(rec, rec.Start, ledger.Tally{Taken: rec.Counts, Withheld: rec.Counts})
 		return exporter.Thinned{Withheld: rec.Counts}, nil
 	}
 	t.turn(rec, next)
 	if t.session == nil {
+		if first {
+			t.rouse()
+		}
 		return whole(rec, take), nil
 	}
 	return t.thin(rec, take)
@@ -211,7 +233,9 @@ func whole(rec *journal.Record, take series.Set) exporter.Thinned {
 func (t *Thinner) thin(rec *journal.Record, take series.Set) (exporter.Thinned, error) {
 	s := t.session
 	if t.shadow {
-		if _, err := s.splicer.Observe(rec.Batch, take); err != nil {
+		r, err := s.splicer.Observe(rec.Batch, take)
+		s.note(rec, &r)
+		if err != nil {
 			t.o.Logger.Debug("A journal record cannot be read for what would be withheld of it", "position", rec.Start, "err", err)
 		}
 		return whole(rec, take), nil
@@ -220,6 +244,8 @@ func (t *Thinner) thin(rec *journal.Record, take series.Set) (exporter.Thinned, 
 	if err != nil {
 		return exporter.Thinned{}, err
 	}
+	s.note(rec, &r)
+	t.keptNow()
 	out := exporter.Thinned{Batch: r.Batch, Withheld: r.Withheld, Restored: r.Restored}
 	if r.Batch != nil {
 		out.Counts = r.Batch.Counts
@@ -233,6 +259,13 @@ func (t *Thinner) thin(rec *journal.Record, take series.Set) (exporter.Thinned, 
 	}
 	t.lend(rec, s.stepAt, tally)
 	return out, nil
+}
+
+// note notes what became of a record.
+func (s *session) note(rec *journal.Record, r *Result) {
+	sent := r.Kept
+	sent.Add(r.Restored)
+	s.lately.add(rec.Batch.Received, r.Taken, sent)
 }
 
 // decided returns the gap in which the record is, and nil where it is in none. Where it
@@ -260,6 +293,7 @@ func (t *Thinner) decided(rec *journal.Record) *ledger.Entry {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		_ = t.endRecorded(rec.Start) // it is tried again, and meanwhile everything is sent
+		t.anew = t.steer.wanted < 1 && t.ending == nil
 	}
 	return nil
 }
@@ -302,7 +336,8 @@ func (t *Thinner) step(rec *journal.Record) {
 		next, changed = s.sampler.SetRate(t.steer.wanted), true
 	}
 	t.keptNow()
-	if !changed || next == before || t.shadow {
+	changed = changed && next != before
+	if !changed && rec.Batch.Received-s.stepTime < longestStep.Milliseconds() || t.shadow {
 		return
 	}
 	if err := t.o.Ledger.Step(settingOf(next, rec)); err != nil {
@@ -310,8 +345,12 @@ func (t *Thinner) step(rec *journal.Record) {
 		t.failed("A step of the sampling cannot be written down; the rate stays as it is", err)
 		return
 	}
-	s.stepAt = rec.Start
+	s.stepAt, s.stepTime = rec.Start, rec.Batch.Received
 }
+
+// longestStep is how long a step lasts at most: the ledger counts by steps, and what the
+// journal has lost of one is all of it.
+const longestStep = 5 * time.Minute
 
 func settingOf(s sampler.Step, rec *journal.Record) ledger.Setting {
 	return ledger.Setting{At: rec.Start, Time: ledger.Time(rec.Batch.Received), Rate: s.Rate, Pressure: s.Pressure}
@@ -323,7 +362,7 @@ func stepOf(s ledger.Setting) sampler.Step { return sampler.Step{Rate: s.Rate, P
 func (t *Thinner) keptNow() {
 	share := 1.0
 	if t.session != nil && !t.shadow {
-		share = t.session.sampler.Share()
+		share = t.session.lately.share()
 	}
 	t.setKept(share)
 }
@@ -375,6 +414,29 @@ func (t *Thinner) takeReady(rec *journal.Record) *session {
 	return nil
 }
 
+// prepareHere builds a session while the lane waits, as it does for one that is gone on with.
+func (t *Thinner) prepareHere(rec *journal.Record) *session {
+	t.mu.Lock()
+	t.drop()
+	t.mu.Unlock()
+	from := t.reserve(rec.Batch.Received)
+	s, err := t.newSession(&t.own, rec.Batch.Received)
+	if err == nil {
+		s.feed, err = t.open(from)
+	}
+	if err == nil {
+		err = s.build(t.running, rec.Start)
+		t.closing(s.feed.close())
+	}
+	switch {
+	case err == nil:
+		return s
+	case t.running.Err() == nil:
+		t.prepareFailed(err)
+	}
+	return nil
+}
+
 // begin begins a session that stands at the record.
 func (t *Thinner) begin(rec *journal.Record, s *session) {
 	rebuild := s.feed.from
@@ -400,7 +462,7 @@ func (t *Thinner) begin(rec *journal.Record, s *session) {
 			return
 		}
 	}
-	s.from, s.stepAt = rec.Start, rec.Start
+	s.from, s.stepAt, s.stepTime = rec.Start, rec.Start, rec.Batch.Received
 	t.enter(s)
 }
 

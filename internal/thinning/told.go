@@ -57,24 +57,18 @@ func (t *targets) note(target uint64, list []remotewrite.Label) {
 	}
 }
 
+// told are the labels of the targets of which readers were told last that they are thinned.
+type told map[uint64][]prompb.Label
+
 // keepTold writes the companion series.
 func (t *Thinner) keepTold(ctx context.Context, lane Lane) {
-	if t.shadow {
-		return
-	}
-	told := map[uint64][]prompb.Label{}
 	every(ctx, tellEvery, func() {
-		request, now := t.tell(told, t.o.Now())
-		if len(request.Timeseries) == 0 {
-			return
-		}
-		b, err := batchOf(request)
+		request, now := t.tell(t.o.Now())
+		err := insert(ctx, lane, request)
 		if err == nil {
-			err = lane.Insert(ctx, b)
-			b.Release()
-		}
-		if err == nil {
-			told = now
+			t.mu.Lock()
+			t.told = now
+			t.mu.Unlock()
 		}
 		if err != nil && ctx.Err() == nil {
 			t.o.Logger.Debug("Readers of the backend are not told this time how far apart samples are", "err", err)
@@ -82,15 +76,53 @@ func (t *Thinner) keepTold(ctx context.Context, lane Lane) {
 	})
 }
 
+// EndTold ends the companion series where there is no Thinner to do so: sampling was
+// switched off. It tries until the backend has it, or ctx ends.
+func (s Steering) EndTold(ctx context.Context, lane Lane, now func() time.Time) {
+	if len(s.told) == 0 {
+		return
+	}
+	ctx, done := context.WithCancel(ctx)
+	defer done()
+	every(ctx, time.Second, func() {
+		w := &prompb.WriteRequest{}
+		end(w, s.told, nil, now().UnixMilli())
+		if insert(ctx, lane, w) == nil {
+			done()
+		}
+	})
+}
+
+func insert(ctx context.Context, lane Lane, w *prompb.WriteRequest) error {
+	if len(w.Timeseries) == 0 {
+		return nil
+	}
+	b, err := batchOf(w)
+	if err != nil {
+		return err
+	}
+	defer b.Release()
+	return lane.Insert(ctx, b)
+}
+
+// end adds a staleness marker for each target of before that is thinned no more.
+func end(w *prompb.WriteRequest, before, thinned told, at int64) {
+	for target, list := range before {
+		if thinned[target] == nil {
+			w.Timeseries = append(w.Timeseries, prompb.TimeSeries{Labels: list, Samples: []prompb.Sample{{Value: math.Float64frombits(value.StaleNaN), Timestamp: at}}})
+		}
+	}
+}
+
 // tell makes the samples of the companion series, with a staleness marker for each target
 // of before that is thinned no more. It returns the targets that are.
-func (t *Thinner) tell(before map[uint64][]prompb.Label, now time.Time) (w *prompb.WriteRequest, thinned map[uint64][]prompb.Label) {
+func (t *Thinner) tell(now time.Time) (w *prompb.WriteRequest, thinned told) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	at := now.UnixMilli()
 	w = &prompb.WriteRequest{}
-	thinned = map[uint64][]prompb.Label{}
-	if s := t.session; s != nil {
+	thinned = told{}
+	if s := t.session; s != nil && !t.shadow {
 		s.sampler.Intervals(at-targetIdle.Milliseconds(), func(target uint64, seconds, cadence float64) {
 			list := s.splicer.targets.by[target]
 			if list == nil || seconds <= cadence {
@@ -100,11 +132,7 @@ func (t *Thinner) tell(before map[uint64][]prompb.Label, now time.Time) (w *prom
 			w.Timeseries = append(w.Timeseries, prompb.TimeSeries{Labels: list, Samples: []prompb.Sample{{Value: seconds, Timestamp: at}}})
 		})
 	}
-	for target, list := range before {
-		if thinned[target] == nil {
-			w.Timeseries = append(w.Timeseries, prompb.TimeSeries{Labels: list, Samples: []prompb.Sample{{Value: math.Float64frombits(value.StaleNaN), Timestamp: at}}})
-		}
-	}
+	end(w, t.told, thinned, at)
 	return w, thinned
 }
 

@@ -1,11 +1,13 @@
 package thinning
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sluice-metrics/sluice/internal/series"
 	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/sampler"
+	"github.com/sluice-metrics/sluice/sampler/control"
 	"github.com/sluice-metrics/sluice/sampler/ledger"
 )
 
@@ -40,7 +42,8 @@ type View struct {
 // Signal is one of the measures that the controller steers by.
 type Signal struct {
 	Name string `json:"name"`
-	// Value is nil while it is not known.
+	// Value is nil while it is not known: also where nothing measures it, since no cluster or
+	// no limit is configured.
 	Value     *float64 `json:"value"`
 	Threshold float64  `json:"threshold"`
 	Known     bool     `json:"known"`
@@ -92,9 +95,9 @@ func (t *Thinner) View() View {
 	if s := t.session; s != nil {
 		stats := s.sampler.Stats()
 		since := s.since
-		v.Since, v.Kept, v.Pressure, v.FloorBound = &since, stats.Share, stats.Step.Pressure, stats.FloorBound
+		v.Since, v.Kept, v.Pressure, v.FloorBound = &since, s.lately.share(), stats.Step.Pressure, stats.FloorBound
 	}
-	for _, s := range st.inputs.Signals {
+	for _, s := range t.signals() {
 		out := Signal{Name: s.Name, Threshold: s.Threshold, Known: s.Known}
 		if s.Known {
 			value := s.Value
@@ -112,6 +115,23 @@ func (t *Thinner) View() View {
 	return v
 }
 
+// signals are those that the controller was given last, with those that nothing measures;
+// t.mu is held.
+func (t *Thinner) signals() []control.Signal {
+	list := slices.Clone(t.steer.inputs.Signals)
+	if len(list) == 0 {
+		return nil // it was not told anything yet
+	}
+	th := t.o.Config.Thresholds
+	if t.o.ReplicaLag == nil {
+		list = append(list, control.Signal{Name: control.ReplicaLag, Threshold: th.ReplicaLagSeconds})
+	}
+	if t.o.Memory == nil {
+		list = append(list, control.Signal{Name: control.Memory, Threshold: th.MemoryRatio})
+	}
+	return list
+}
+
 // debt is the ledger's with what the Thinner knows beside; t.mu is held.
 func (t *Thinner) debt(d ledger.Debt) Debt {
 	n := d.Counts.Samples + d.Counts.Histograms
@@ -126,8 +146,8 @@ func (t *Thinner) debt(d ledger.Debt) Debt {
 		out.Oldest = &at
 		out.AgeSeconds = max(0, t.o.Now().Sub(at).Seconds())
 	}
-	if rate := max(leastPace, t.steer.capacity*t.o.Config.BackfillShare); t.o.Config.Backfill && t.o.Window > 0 {
-		eta := float64(n) / rate
+	if t.o.Config.Backfill && t.o.Window > 0 {
+		eta := float64(n) / t.tempo.perSecond(t.o.Config.BackfillShare)
 		out.ETASeconds = &eta
 	}
 	return out

@@ -15,7 +15,11 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/sluice-metrics/sluice/internal/etcddial"
 	"github.com/sluice-metrics/sluice/lock"
 )
 
@@ -24,6 +28,7 @@ import (
 // may be called from several goroutines.
 type Client struct {
 	config Config
+	dialer *etcddial.Dialer
 	sem    chan struct{} // guards etcd
 	etcd   *clientv3.Client
 	alive  keepAlive
@@ -32,7 +37,7 @@ type Client struct {
 // NewClient returns a Client. The configuration is valid. It connects with the first
 // call, so that an etcd which is down does not stop a start.
 func NewClient(c Config) *Client {
-	return &Client{config: c, sem: make(chan struct{}, 1), alive: keepAlive{sem: make(chan struct{}, 1)}}
+	return &Client{config: c, dialer: etcddial.New(), sem: make(chan struct{}, 1), alive: keepAlive{sem: make(chan struct{}, 1)}}
 }
 
 // Keep-alive pings of the connection. Servers close connections that ping more often than
@@ -75,6 +80,7 @@ func (c *Client) connected(ctx context.Context) (*clientv3.Client, error) {
 		// the lease.
 		MaxUnaryRetries: 2,
 		Logger:          zap.NewNop(),
+		DialOptions:     []grpc.DialOption{c.dialer.Option()},
 	})
 	if err != nil {
 		return nil, err
@@ -94,8 +100,64 @@ func (c *Client) Close() error {
 
 func (c *Client) key(name string) string { return c.config.Prefix + name }
 
-// failed says what failed where. Names of members do not help: the library chooses one.
-func failed(what string, err error) error { return fmt.Errorf("%s at etcd: %w", what, err) }
+// failed says in one line what failed where, and why where the library only says that there
+// was no answer.
+func (c *Client) failed(what string, err error) error {
+	said := fmt.Errorf("%s at etcd: %w", what, err)
+	switch {
+	case refused(err):
+		return lock.Marked(lock.ErrRefused, fmt.Errorf("%s at etcd %s: %w", what, c.addresses(), err))
+	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.Unavailable, status.Code(err) == codes.DeadlineExceeded:
+		said = &silence{fmt.Sprintf("%s at etcd: no answer; %s", what, c.dialer.Why(c.config.Endpoints...)), err}
+		if !c.dialer.Reached(c.config.Endpoints...) {
+			return lock.Marked(lock.ErrUnsent, said)
+		}
+	}
+	return said
+}
+
+// silence is an error in other words than the library's.
+type silence struct {
+	text string
+	err  error
+}
+
+func (e *silence) Error() string { return e.text }
+func (e *silence) Unwrap() error { return e.err }
+
+// Unsent marks the error of a step before the one that would take the lock.
+func Unsent(err error) error {
+	if errors.Is(err, lock.ErrRefused) {
+		return err
+	}
+	return lock.Marked(lock.ErrUnsent, err)
+}
+
+func (c *Client) addresses() string {
+	var list []string
+	for _, e := range c.config.Endpoints {
+		list = append(list, etcddial.Address(e))
+	}
+	return strings.Join(list, ", ")
+}
+
+// refused reports whether etcd answered that the account is not known or may not do this.
+func refused(err error) bool {
+	switch status.Code(err) {
+	case codes.PermissionDenied, codes.Unauthenticated:
+		return true
+	}
+	for _, e := range []error{
+		rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound,
+		rpctypes.ErrAuthNotEnabled,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
 
 // tries is how many members a call asks one after the other when they do not answer: the
 // library hands calls to all of them in turn, also to one that is stopped.
@@ -126,13 +188,13 @@ func anyMember[T any](ctx context.Context, call func(context.Context) (T, error)
 func (c *Client) GrantLease(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, time.Duration, error) {
 	etcd, err := c.connected(ctx)
 	if err != nil {
-		return 0, 0, failed("connect", err)
+		return 0, 0, c.failed("connect", err)
 	}
 	answer, _, err := anyMember(ctx, func(ctx context.Context) (*clientv3.LeaseGrantResponse, error) {
 		return etcd.Grant(clientv3.WithRequireLeader(ctx), int64((ttl+time.Second-1)/time.Second))
 	}) // one too many expires
 	if err != nil {
-		return 0, 0, failed("grant", err)
+		return 0, 0, c.failed("grant", err)
 	}
 	return answer.ID, time.Duration(answer.TTL) * time.Second, nil
 }
@@ -141,11 +203,11 @@ func (c *Client) GrantLease(ctx context.Context, ttl time.Duration) (clientv3.Le
 func (c *Client) RevokeLease(ctx context.Context, id clientv3.LeaseID) error {
 	etcd, err := c.connected(ctx)
 	if err != nil {
-		return failed("connect", err)
+		return c.failed("connect", err)
 	}
 	_, _, err = anyMember(ctx, func(ctx context.Context) (*clientv3.LeaseRevokeResponse, error) { return etcd.Revoke(ctx, id) })
 	if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return failed("revoke", err)
+		return c.failed("revoke", err)
 	}
 	return nil
 }
@@ -154,12 +216,12 @@ func (c *Client) RevokeLease(ctx context.Context, id clientv3.LeaseID) error {
 func (c *Client) KeepAlive(ctx context.Context, id clientv3.LeaseID) (time.Duration, error) {
 	etcd, err := c.connected(ctx)
 	if err != nil {
-		return 0, failed("connect", err)
+		return 0, c.failed("connect", err)
 	}
 	ttl, _, err := anyMember(ctx, func(ctx context.Context) (int64, error) { return c.alive.once(ctx, etcd, id) })
 	switch {
 	case err != nil:
-		return 0, failed("keep alive", err)
+		return 0, c.failed("keep alive", err)
 	case ttl <= 0:
 		return 0, fmt.Errorf("etcd lease %x: %w", int64(id), lock.ErrLost)
 	}
@@ -173,7 +235,7 @@ func (c *Client) Create(ctx context.Context, claim lock.Claim, id clientv3.Lease
 	g := lock.Grant{Claim: claim, Handle: int64(id)}
 	etcd, err := c.connected(ctx)
 	if err != nil {
-		return g, failed("connect", err)
+		return g, c.failed("connect", err)
 	}
 	key := c.key(claim.Name)
 	answer, repeated, err := anyMember(ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) {
@@ -185,7 +247,7 @@ func (c *Client) Create(ctx context.Context, claim lock.Claim, id clientv3.Lease
 	})
 	g.Unsure = g.Unsure || repeated
 	if err != nil {
-		return g, failed("create the key", err)
+		return g, c.failed("create the key", err)
 	}
 	if answer.Succeeded {
 		g.Token = uint64(answer.Header.Revision)
@@ -207,7 +269,7 @@ func (c *Client) Create(ctx context.Context, claim lock.Claim, id clientv3.Lease
 func (c *Client) Move(ctx context.Context, g lock.Grant, id clientv3.LeaseID) error {
 	etcd, err := c.connected(ctx)
 	if err != nil {
-		return failed("connect", err)
+		return c.failed("connect", err)
 	}
 	key := c.key(g.Name)
 	answer, _, err := anyMember(ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) {
@@ -217,7 +279,7 @@ func (c *Client) Move(ctx context.Context, g lock.Grant, id clientv3.LeaseID) er
 			Commit()
 	})
 	if err != nil {
-		return failed("move the key", err)
+		return c.failed("move the key", err)
 	}
 	if !answer.Succeeded {
 		return lock.ErrLost
@@ -229,11 +291,11 @@ func (c *Client) Move(ctx context.Context, g lock.Grant, id clientv3.LeaseID) er
 func (c *Client) get(ctx context.Context, name string) (*mvccpb.KeyValue, int64, error) {
 	etcd, err := c.connected(ctx)
 	if err != nil {
-		return nil, 0, failed("connect", err)
+		return nil, 0, c.failed("connect", err)
 	}
 	answer, _, err := anyMember(ctx, func(ctx context.Context) (*clientv3.GetResponse, error) { return etcd.Get(ctx, c.key(name)) })
 	if err != nil {
-		return nil, 0, failed("read the key", err)
+		return nil, 0, c.failed("read the key", err)
 	}
 	if len(answer.Kvs) == 0 {
 		return nil, answer.Header.Revision, nil
@@ -270,7 +332,7 @@ func (c *Client) Check(ctx context.Context, g lock.Grant) error {
 func (c *Client) Delete(ctx context.Context, claim lock.Claim) error {
 	etcd, err := c.connected(ctx)
 	if err != nil {
-		return failed("connect", err)
+		return c.failed("connect", err)
 	}
 	key := c.key(claim.Name)
 	_, _, err = anyMember(ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) {
@@ -280,7 +342,7 @@ func (c *Client) Delete(ctx context.Context, claim lock.Claim) error {
 			Commit()
 	})
 	if err != nil {
-		return failed("delete the key", err)
+		return c.failed("delete the key", err)
 	}
 	return nil
 }
@@ -306,20 +368,20 @@ func (c *Client) Await(ctx context.Context, name string) error {
 	}
 	etcd, err := c.connected(ctx)
 	if err != nil {
-		return failed("connect", err)
+		return c.failed("connect", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watch := etcd.Watch(clientv3.WithRequireLeader(ctx), c.key(name), clientv3.WithRev(revision+1), clientv3.WithFilterPut())
 	for answer := range watch {
 		if err := answer.Err(); err != nil {
-			return failed("watch", err)
+			return c.failed("watch", err)
 		}
 		if len(answer.Events) > 0 {
 			return nil
 		}
 	}
-	return failed("watch", context.Cause(ctx))
+	return c.failed("watch", context.Cause(ctx))
 }
 
 // keepAlive renews etcd leases over one stream. A stream per renewal would log in per

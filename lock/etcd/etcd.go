@@ -50,8 +50,9 @@ type session struct {
 }
 
 var (
-	_ lock.Store   = (*Store)(nil)
-	_ lock.Awaiter = (*Store)(nil)
+	_ lock.Store    = (*Store)(nil)
+	_ lock.Awaiter  = (*Store)(nil)
+	_ lock.Recorder = (*Store)(nil)
 )
 
 // New returns a Store. The configuration is valid; now is the clock of the Engine, nil is
@@ -88,7 +89,7 @@ func (s *Store) Close() error {
 func (s *Store) Grant(ctx context.Context, c lock.Claim) (lock.Grant, error) {
 	session, err := s.session(ctx, c.TTL)
 	if err != nil {
-		return lock.Grant{}, err
+		return lock.Grant{}, Unsent(err)
 	}
 	since := session.confirmed()
 	session.renewed(c.Holder, s.now())
@@ -171,6 +172,16 @@ func (s *Store) Holder(ctx context.Context, name string) (lock.HolderInfo, error
 
 // Await implements lock.Awaiter.
 func (s *Store) Await(ctx context.Context, name string) error { return s.client.Await(ctx, name) }
+
+// ReadRecord implements lock.Recorder.
+func (s *Store) ReadRecord(ctx context.Context, name string) (value []byte, revision uint64, err error) {
+	return s.client.ReadRecord(ctx, name)
+}
+
+// SwapRecord implements lock.Recorder.
+func (s *Store) SwapRecord(ctx context.Context, name string, revision uint64, value []byte) (written uint64, swapped bool, err error) {
+	return s.client.SwapRecord(ctx, name, revision, value)
+}
 
 func (s *session) confirmed() time.Time {
 	s.mu.Lock()

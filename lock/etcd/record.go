@@ -23,7 +23,7 @@ func (c *Client) ReadRecord(ctx context.Context, name string) (value []byte, rev
 func (c *Client) SwapRecord(ctx context.Context, name string, revision uint64, value []byte) (written uint64, swapped bool, err error) {
 	etcd, err := c.connected(ctx)
 	if err != nil {
-		return 0, false, failed("connect", err)
+		return 0, false, c.failed("connect", err)
 	}
 	key := c.key(name)
 	answer, _, err := anyMember(ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) {
@@ -33,7 +33,7 @@ func (c *Client) SwapRecord(ctx context.Context, name string, revision uint64, v
 			Commit()
 	})
 	if err != nil {
-		return 0, false, failed("write a record", err)
+		return 0, false, c.failed("write a record", err)
 	}
 	return uint64(answer.Header.Revision), answer.Succeeded, nil
 }

@@ -25,8 +25,9 @@ type Config struct {
 type Store struct{ client *etcd.Client }
 
 var (
-	_ lock.Store   = (*Store)(nil)
-	_ lock.Awaiter = (*Store)(nil)
+	_ lock.Store    = (*Store)(nil)
+	_ lock.Awaiter  = (*Store)(nil)
+	_ lock.Recorder = (*Store)(nil)
 )
 
 // New returns a Store. The configuration is valid. It does not connect yet.
@@ -42,7 +43,7 @@ func (s *Store) Close() error { return s.client.Close() }
 func (s *Store) Grant(ctx context.Context, c lock.Claim) (lock.Grant, error) {
 	id, granted, err := s.client.GrantLease(ctx, c.TTL)
 	if err != nil {
-		return lock.Grant{}, err
+		return lock.Grant{}, etcd.Unsent(err)
 	}
 	g, err := s.client.Create(ctx, c, id)
 	if errors.Is(err, lock.ErrHeld) {
@@ -87,3 +88,13 @@ func (s *Store) Holder(ctx context.Context, name string) (lock.HolderInfo, error
 
 // Await implements lock.Awaiter.
 func (s *Store) Await(ctx context.Context, name string) error { return s.client.Await(ctx, name) }
+
+// ReadRecord implements lock.Recorder.
+func (s *Store) ReadRecord(ctx context.Context, name string) (value []byte, revision uint64, err error) {
+	return s.client.ReadRecord(ctx, name)
+}
+
+// SwapRecord implements lock.Recorder.
+func (s *Store) SwapRecord(ctx context.Context, name string, revision uint64, value []byte) (written uint64, swapped bool, err error) {
+	return s.client.SwapRecord(ctx, name, revision, value)
+}

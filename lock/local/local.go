@@ -32,6 +32,13 @@ type Store struct {
 	mu     sync.Mutex
 	tokens map[string]uint64
 	leases map[string]record
+	values map[string]value
+}
+
+// value is a record that does not expire.
+type value struct {
+	text     string
+	revision uint64
 }
 
 type record struct {
@@ -40,14 +47,17 @@ type record struct {
 	expires time.Time
 }
 
-var _ lock.Store = (*Store)(nil)
+var (
+	_ lock.Store    = (*Store)(nil)
+	_ lock.Recorder = (*Store)(nil)
+)
 
 // New returns an empty Store on the clock; nil is time.Now.
 func New(now func() time.Time) *Store {
 	if now == nil {
 		now = time.Now
 	}
-	return &Store{now: now, tokens: map[string]uint64{}, leases: map[string]record{}}
+	return &Store{now: now, tokens: map[string]uint64{}, leases: map[string]record{}, values: map[string]value{}}
 }
 
 // Kind implements lock.Store.
@@ -139,4 +149,29 @@ func (s *Store) Holder(ctx context.Context, name string) (lock.HolderInfo, error
 
 func (s *Store) info(r record) lock.HolderInfo {
 	return lock.HolderInfo{Held: true, Instance: lock.InstanceOf(r.holder), Token: r.token, Remaining: r.expires.Sub(s.now())}
+}
+
+// ReadRecord implements lock.Recorder.
+func (s *Store) ReadRecord(ctx context.Context, name string) (text []byte, revision uint64, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := s.values[name]
+	return []byte(v.text), v.revision, nil
+}
+
+// SwapRecord implements lock.Recorder.
+func (s *Store) SwapRecord(ctx context.Context, name string, revision uint64, text []byte) (written uint64, swapped bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.values[name].revision != revision {
+		return 0, false, nil
+	}
+	s.values[name] = value{string(text), revision + 1}
+	return revision + 1, true, nil
 }

@@ -48,6 +48,7 @@ type Faulty struct {
 	delays [ops]time.Duration
 	calls  [ops]int
 	last   lock.Grant
+	with   error // what Cut fails with; nil: ErrInjected
 }
 
 // NewFaulty returns a Store that passes everything on, for now.
@@ -64,6 +65,23 @@ func (f *Faulty) Set(fault Fault, list ...Op) {
 
 // SetAll lets all calls fail from now on.
 func (f *Faulty) SetAll(fault Fault) { f.Set(fault, Grant, Find, Renew, Release, Holder) }
+
+// FailWith lets calls that are Cut fail with the error.
+func (f *Faulty) FailWith(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.with = err
+}
+
+// AllCalls is how often all methods together were called.
+func (f *Faulty) AllCalls() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, calls := range f.calls {
+		n += calls
+	}
+	return n
+}
 
 // Delay lets the calls of a method take longer by d, whatever their context says, before
 // the backend hears of them.
@@ -91,10 +109,13 @@ func (f *Faulty) Last() lock.Grant {
 func (f *Faulty) call(ctx context.Context, op Op, inner func(context.Context) error) error {
 	f.mu.Lock()
 	f.calls[op]++
-	fault, delay := f.faults[op], f.delays[op]
+	fault, delay, with := f.faults[op], f.delays[op], f.with
 	f.mu.Unlock()
 	switch fault {
 	case Cut:
+		if with != nil {
+			return with
+		}
 		return ErrInjected
 	case Stall:
 		<-ctx.Done()

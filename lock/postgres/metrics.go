@@ -32,8 +32,9 @@ const (
 
 // The values of the label reason of jdbc_statement_timeout_total.
 const (
-	timeoutClient = "deadline"  // no answer within the limit of the call
-	timeoutServer = "cancelled" // the database cancelled the statement
+	timeoutClient = "deadline"   // no answer within the limit of the call
+	timeoutServer = "cancelled"  // the database cancelled the statement
+	timeoutDial   = "connection" // there was no connection in time to send it on
 )
 
 var durations = []float64{.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
@@ -46,7 +47,7 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 	total    prometheus.Counter
 	rollback prometheus.Counter
-	queue    prometheus.Observer
+	queue    *prometheus.SummaryVec
 	timeouts *prometheus.CounterVec
 	open     atomic.Int64 // transactions under way
 	pending  atomic.Int64 // waiting for a connection
@@ -73,12 +74,12 @@ func newMetrics(o Options, stat func() *pgxpool.Stat) (*metrics, error) {
 	}, []string{"application"}))
 	queue := shared(o.Registerer, &errs, prometheus.NewSummaryVec(prometheus.SummaryOpts{
 		Name:       "db_conn_queue_time_seconds",
-		Help:       "Time that the gateway's own database calls waited for a connection of the pool, a new connection included. 0: one was free.",
+		Help:       "Time that the gateway's own database calls waited for a connection of the pool, a new connection included. 0: one was free; absent: no call was made yet.",
 		Objectives: map[float64]float64{0.5: 0.05, 0.9: 0.01, 0.99: 0.001},
 	}, []string{"pool"}))
 	m.timeouts = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "jdbc_statement_timeout_total",
-		Help: "Statements of the gateway's own pools that were cut off, by reason: deadline (no answer within the limit of the call), cancelled (by the database). 0 is normal.",
+		Help: "Statements of the gateway's own pools that were cut off, by reason: deadline (no answer within the limit of the call), cancelled (by the database), connection (none was there in time to send it on). 0 is normal.",
 	}, []string{"reason"})
 	if o.HikariCP {
 		m.timeouts = shared(o.Registerer, &errs, m.timeouts)
@@ -89,11 +90,11 @@ func newMetrics(o Options, stat func() *pgxpool.Stat) (*metrics, error) {
 	for _, status := range []string{committed, rolledBack} {
 		m.duration.WithLabelValues(application, status)
 	}
-	for _, reason := range []string{timeoutClient, timeoutServer} {
+	for _, reason := range []string{timeoutClient, timeoutServer, timeoutDial} {
 		m.timeouts.WithLabelValues(reason)
 	}
 	m.total, m.rollback = total.WithLabelValues(application), rollback.WithLabelValues(application)
-	m.queue = queue.WithLabelValues(o.Pool)
+	m.queue = queue // its quantiles begin with the first call: before, there is nothing to say
 	if o.Registerer != nil {
 		if err := o.Registerer.Register(m); err != nil {
 			return nil, fmt.Errorf("registering the metrics of the pool %q: %w", o.Pool, err)
@@ -157,12 +158,15 @@ func (m *metrics) cutOff(err error) {
 
 // waits notes a call that waits for a connection; the function that it returns notes the
 // end of the wait.
-func (m *metrics) waits() func() {
+func (m *metrics) waits() func(error) {
 	m.pending.Add(1)
 	start := time.Now()
-	return func() {
+	return func(err error) {
 		m.pending.Add(-1)
-		m.queue.Observe(time.Since(start).Seconds())
+		m.queue.WithLabelValues(m.pool).Observe(time.Since(start).Seconds())
+		if errors.Is(err, context.DeadlineExceeded) || err != nil && pgconn.Timeout(err) {
+			m.timeouts.WithLabelValues(timeoutDial).Inc()
+		}
 	}
 }
 

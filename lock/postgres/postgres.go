@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,12 +24,17 @@ const Kind = "postgres"
 
 // Store is a lock.Store on a PostgreSQL table.
 type Store struct {
+	address string // for errors: host:port, the first one of several
+	user    string
 	pool    *pgxpool.Pool
 	metrics *metrics
 	sql     statements
 }
 
-var _ lock.Store = (*Store)(nil)
+var (
+	_ lock.Store    = (*Store)(nil)
+	_ lock.Recorder = (*Store)(nil)
+)
 
 // New returns a Store. The configuration is valid. It does not connect yet; the pool has a
 // goroutine that Close ends.
@@ -45,7 +52,8 @@ func New(c Config, o Options) (*Store, error) {
 		pool.Close()
 		return nil, err
 	}
-	return &Store{pool: pool, metrics: m, sql: newStatements(c.identifier())}, nil
+	server := config.ConnConfig
+	return &Store{address: net.JoinHostPort(server.Host, strconv.Itoa(int(server.Port))), user: server.User, pool: pool, metrics: m, sql: newStatements(c.identifier())}, nil
 }
 
 // statements are the SQL of a Store.
@@ -91,9 +99,9 @@ const undefinedTable = "42P01"
 func (s *Store) run(ctx context.Context, what string, f func(*pgxpool.Conn) error) error {
 	got := s.metrics.waits()
 	conn, err := s.pool.Acquire(ctx)
-	got()
+	got(err)
 	if err != nil {
-		return fmt.Errorf("connect to PostgreSQL: %w", err)
+		return s.unreached(err)
 	}
 	defer conn.Release()
 	err = s.transaction(conn, f)
@@ -105,7 +113,7 @@ func (s *Store) run(ctx context.Context, what string, f func(*pgxpool.Conn) erro
 		err = s.transaction(conn, f)
 	}
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("%s at PostgreSQL: %w", what, err)
+		return s.failed(what, err)
 	}
 	return err
 }
@@ -131,8 +139,11 @@ func (s *Store) createTable(ctx context.Context, conn *pgxpool.Conn) error {
 	if errors.As(err, &refused) && refused.Code == "23505" {
 		return nil // another made it at the same moment
 	}
+	if isReadOnly(err) {
+		return s.failed("make the table "+s.sql.table, err)
+	}
 	if err != nil {
-		return fmt.Errorf("the table %s is not there and could not be made; run as its owner: %s; GRANT SELECT, INSERT, UPDATE ON %s TO the user: %w", s.sql.table, s.sql.create, s.sql.table, err)
+		return s.failed(fmt.Sprintf("the table %s is not there and could not be made; run as its owner: %s; GRANT SELECT, INSERT, UPDATE ON %s TO the user: create the table", s.sql.table, s.sql.create, s.sql.table), err)
 	}
 	return nil
 }

@@ -105,6 +105,7 @@ func TestMetrics(t *testing.T) {
 	_, err := postgres.New(c, postgres.Options{Pool: "main", Registerer: reg})
 	require.ErrorContains(t, err, `the pool "main"`)
 	other := open(t, c, postgres.Options{Pool: "other", Registerer: reg, HikariCP: true})
+	require.Zero(t, promtest.CollectAndCount(reg, "db_conn_queue_time_seconds"), "no call, no quantiles")
 	e := lock.New(store, lock.EngineOptions{Instance: "one"})
 	l, err := e.Acquire(context.Background(), "job", lock.Options{})
 	require.NoError(t, err)
@@ -140,6 +141,7 @@ func TestMetrics(t *testing.T) {
 		"hikaricp_connections_max main":                        4,
 		"jdbc_statement_timeout_total deadline":                0,
 		"jdbc_statement_timeout_total cancelled":               0,
+		"jdbc_statement_timeout_total connection":              0,
 	}
 	for key, value := range want {
 		require.Contains(t, got, key)
@@ -192,4 +194,28 @@ func TestPasswordFile(t *testing.T) {
 	_, err = e.TryAcquire(context.Background(), "job", lock.Options{})
 	require.ErrorContains(t, err, "connection refused")
 	require.NotContains(t, err.Error(), "hidden")
+}
+
+// A connection that nobody answers is a timeout of its own kind.
+func TestConnectionTimeout(t *testing.T) {
+	server := testutil.StartPostgres(t, testutil.PostgresOptions{})
+	proxy := testutil.StartProxy(t, server.Addr)
+	proxy.Set(testutil.Network{HalfOpen: true})
+	reg := prometheus.NewPedanticRegistry()
+	c := config(t, (&url.URL{Scheme: "postgres", User: url.User("postgres"), Host: proxy.Address(), Path: "postgres"}).String())
+	e := lock.New(open(t, c, postgres.Options{Pool: "main", Registerer: reg, HikariCP: true}), lock.EngineOptions{Instance: "one"})
+	defer e.Close()
+	_, err := e.TryAcquire(context.Background(), "job", lock.Options{})
+	require.ErrorIs(t, err, lock.ErrUnsent)
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	got := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() == "jdbc_statement_timeout_total" {
+			for _, m := range f.Metric {
+				got[m.Label[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	require.Equal(t, map[string]float64{"deadline": 0, "cancelled": 0, "connection": 1}, got)
 }

@@ -29,7 +29,10 @@ type Store struct {
 	prefix string
 }
 
-var _ lock.Store = (*Store)(nil)
+var (
+	_ lock.Store    = (*Store)(nil)
+	_ lock.Recorder = (*Store)(nil)
+)
 
 // New returns a Store. The configuration is valid. It does not connect yet.
 func New(c Config) (*Store, error) {
@@ -164,11 +167,11 @@ func parse(value string) (token uint64, holder string, err error) {
 	number, holder, ok := strings.Cut(value, " ")
 	token, err = strconv.ParseUint(number, 10, 64)
 	if !ok || err != nil {
-		return 0, "", fmt.Errorf("the key holds %q, which no lock wrote: is its prefix used by something else?", value)
+		return 0, "", lock.Marked(lock.ErrRefused, fmt.Errorf("the key holds %q, which no lock wrote: is its prefix used by something else?", value))
 	}
 	return token, holder, nil
 }
 
 func (s *Store) failed(what string, err error) error {
-	return fmt.Errorf("%s at Redis %s: %w", what, s.client.Options().Addr, err)
+	return Explain(what, s.client.Options().Addr, err)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -151,7 +152,7 @@ func (s *Store) Grant(ctx context.Context, c lock.Claim) (lock.Grant, error) {
 		return lock.Grant{}, &lock.HeldError{}
 	case err != nil:
 		// Redsync has sent releases, which may arrive after another attempt.
-		return lock.Grant{}, fmt.Errorf("%w: no majority of the %d Redis: %w", lock.ErrWithdrawn, len(s.clients), err)
+		return lock.Grant{}, fmt.Errorf("%w: %w", lock.ErrWithdrawn, s.noMajority(err))
 	}
 	return lock.Grant{Claim: c}, nil
 }
@@ -176,7 +177,7 @@ func (s *Store) Renew(ctx context.Context, g lock.Grant) (lock.Grant, error) {
 	case errors.As(err, &taken):
 		return g, fmt.Errorf("%w: %w", lock.ErrLost, err)
 	case err != nil:
-		return g, fmt.Errorf("no majority of the %d Redis: %w", len(s.clients), err)
+		return g, s.noMajority(err)
 	case !extended:
 		return g, fmt.Errorf("BUG: redsync extended nothing and says no reason")
 	}
@@ -188,7 +189,7 @@ func (s *Store) Release(ctx context.Context, g lock.Grant) error {
 	_, err := s.mutex(g.Claim).UnlockContext(ctx)
 	var failed *redsync.RedisError
 	if errors.As(err, &failed) {
-		return fmt.Errorf("no majority of the %d Redis: %w", len(s.clients), err)
+		return s.noMajority(err)
 	}
 	return nil // what is left are answers that the key is not there, or another's
 }
@@ -227,7 +228,28 @@ func (s *Store) majority(ctx context.Context, name string) (string, error) {
 		}
 	}
 	if answers < quorum {
-		return "", fmt.Errorf("no majority of the %d Redis: %w", len(s.clients), errors.Join(errs...))
+		return "", s.noMajority(errors.Join(errs...))
 	}
 	return "", nil
+}
+
+// noMajority says in one line why there was none. It is a lock.ErrRefused where a server did
+// not let the account do what it has to.
+func (s *Store) noMajority(err error) error {
+	var said []string
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), "*"))
+		if line != "" && !strings.HasSuffix(line, "occurred:") && !slices.Contains(said, line) {
+			said = append(said, line)
+		}
+	}
+	var addresses []string
+	for _, c := range s.clients {
+		addresses = append(addresses, c.Options().Addr)
+	}
+	out := lock.Marked(err, fmt.Errorf("no majority of the %d Redis %s: %s", len(s.clients), strings.Join(addresses, ", "), strings.Join(said, "; ")))
+	if goredis.IsAuthError(err) || goredis.IsPermissionError(err) || goredis.IsReadOnlyError(err) {
+		return lock.Marked(lock.ErrRefused, out)
+	}
+	return out
 }

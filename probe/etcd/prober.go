@@ -3,7 +3,9 @@ package etcd
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/config"
@@ -11,11 +13,14 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sluice-metrics/sluice/internal/etcddial"
 	"github.com/sluice-metrics/sluice/probe"
 	"github.com/sluice-metrics/sluice/probe/internal/dsn"
+	"github.com/sluice-metrics/sluice/probe/internal/failure"
 )
 
 // kindMembers is the one kind of information that may need a permission: the key of
@@ -27,6 +32,7 @@ type Prober struct {
 	dsn          dsn.DSN
 	passwordFile string
 	secure       *tls.Config
+	dialer       *etcddial.Dialer
 	client       *clientv3.Client // nil: not connected
 }
 
@@ -46,7 +52,7 @@ func New(t Target) (*Prober, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Prober{dsn: d, passwordFile: t.PasswordFile, secure: secure}, nil
+	return &Prober{dsn: d, passwordFile: t.PasswordFile, secure: secure, dialer: etcddial.New()}, nil
 }
 
 // Target is host:port.
@@ -71,6 +77,43 @@ func (p *Prober) Close() error {
 // Probe reads the member in one round trip. After an error the connection is dropped: the
 // library would wait longer and longer before it tries a member again that is gone.
 func (p *Prober) Probe(ctx context.Context) (probe.Reading, error) {
+	start := time.Now()
+	r, err := p.probe(ctx)
+	if err != nil {
+		return r, p.explain(err, time.Since(start))
+	}
+	return r, nil
+}
+
+// explain says in one line what went wrong. The library knows no cause for an answer that
+// did not come: the dialer does.
+func (p *Prober) explain(err error, waited time.Duration) error {
+	f := failure.Finding{Within: waited, Denied: denied(err)}
+	silence := errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded || status.Code(err) == codes.Unavailable
+	if silence && !f.Denied {
+		why := strings.TrimPrefix(p.dialer.Why(p.dsn.Address), p.dsn.Address+": ")
+		f.Cause = why
+		if p.dialer.Reached(p.dsn.Address) {
+			f.Cause = fmt.Sprintf("no answer within %v: %s", waited.Round(10*time.Millisecond), why)
+		}
+		if text := err.Error(); strings.Contains(text, "handshake") {
+			f.Cause += "; " + text
+		}
+	}
+	return failure.Server{Name: "etcd", Address: p.dsn.Address, Grants: "docs/probe/etcd-roles.txt"}.Explain(err, f)
+}
+
+// denied reports whether the member does not let the account in.
+func denied(err error) bool {
+	for _, e := range []error{rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound, rpctypes.ErrPermissionDenied} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return status.Code(err) == codes.Unauthenticated
+}
+
+func (p *Prober) probe(ctx context.Context) (probe.Reading, error) {
 	if err := p.connect(ctx); err != nil {
 		return probe.Reading{}, fmt.Errorf("connect: %w", err)
 	}
@@ -119,6 +162,7 @@ func (p *Prober) connect(ctx context.Context) error {
 		Password:    password,
 		DialTimeout: limit,
 		Logger:      zap.NewNop(),
+		DialOptions: []grpc.DialOption{p.dialer.Option()},
 	})
 	if err != nil {
 		p.client = nil

@@ -147,6 +147,8 @@ func TestLeastPrivilege(t *testing.T) {
 	defer wrong.Close()
 	_, err = once(t, wrong)
 	require.ErrorContains(t, err, "authentication failed")
+	require.ErrorContains(t, err, "see password_file and docs/probe/etcd-roles.txt")
+	require.ErrorIs(t, err, probe.ErrDenied)
 	require.NotContains(t, err.Error(), "hush")
 }
 
@@ -157,15 +159,21 @@ func TestBadSetups(t *testing.T) {
 	addr := address(cluster.Members[0])
 	silent := testutil.StartProxy(t, addr)
 	silent.Set(testutil.Network{HalfOpen: true})
+	other := testutil.StartPostgres(t, testutil.PostgresOptions{})
 	for name, c := range map[string]struct{ dsn, want string }{
-		"no server":      {"http://" + testutil.FreeAddress(t), "connection refused"},
-		"silent network": {"http://" + silent.Address(), "DeadlineExceeded"},
+		"no server":      {"http://" + testutil.FreeAddress(t), ": connection refused"},
+		"no such host":   {"http://db.invalid:2379", "lookup db.invalid"},
+		"silent network": {"http://" + silent.Address(), "it takes the connection and does not answer"},
+		"PostgreSQL":     {"http://" + other.Addr, "is it an etcd"},
 		"no TLS there":   {"https://" + addr, "handshake"},
 	} {
 		p := newProber(t, c.dsn)
 		start := time.Now()
 		_, err := once(t, p)
 		require.ErrorContains(t, err, c.want, name)
+		require.ErrorContains(t, err, "etcd at "+p.Target()+": ", name)
+		require.NotContains(t, err.Error(), "\n", name)
+		t.Log(err)
 		require.Less(t, time.Since(start), 2*time.Second, name)
 		require.NoError(t, p.Close(), name)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/sluice-metrics/sluice/probe"
 	"github.com/sluice-metrics/sluice/probe/internal/dsn"
+	"github.com/sluice-metrics/sluice/probe/internal/failure"
 )
 
 // Kinds of information that need a permission: keys of Reading.Privileged.
@@ -121,6 +124,19 @@ func (p *Prober) Close() error {
 // Probe reads commits first and ends of partitions afterwards, so that a group is never
 // ahead of an end.
 func (p *Prober) Probe(ctx context.Context) (probe.Reading, error) {
+	start := time.Now()
+	r, err := p.probe(ctx)
+	if err != nil {
+		var first *kgo.ErrFirstReadEOF
+		return r, failure.Server{Name: "Kafka", Address: p.address, Grants: "docs/probe/kafka-acls.txt"}.Explain(err, failure.Finding{
+			Within: time.Since(start), Foreign: errors.As(err, &first) || strings.Contains(err.Error(), "invalid large response size"),
+			Denied: errors.Is(err, kerr.SaslAuthenticationFailed) || errors.Is(err, kerr.UnsupportedSaslMechanism) || errors.Is(err, kerr.IllegalSaslState),
+		})
+	}
+	return r, nil
+}
+
+func (p *Prober) probe(ctx context.Context) (probe.Reading, error) {
 	if p.client == nil {
 		client, err := kgo.NewClient(p.options...)
 		if err != nil {

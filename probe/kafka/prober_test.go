@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -249,10 +250,13 @@ func TestBadSetups(t *testing.T) {
 	addr := cluster.ListenAddrs()[0]
 	silent := testutil.StartProxy(t, addr)
 	silent.Set(testutil.Network{HalfOpen: true})
+	other := testutil.StartPostgres(t, testutil.PostgresOptions{})
 	for name, c := range map[string]struct{ dsn, want string }{
-		"wrong password": {"kafka://admin:hush@" + addr, "SASL_AUTHENTICATION_FAILED"},
-		"no server":      {"kafka://admin:hush@" + testutil.FreeAddress(t), "connection refused"},
-		"silent network": {"kafka://admin:hush@" + silent.Address(), "deadline exceeded"},
+		"wrong password": {"kafka://admin:hush@" + addr, "see password_file and docs/probe/kafka-acls.txt"},
+		"no server":      {"kafka://admin:hush@" + testutil.FreeAddress(t), "connection refused: does the server run"},
+		"no such host":   {"kafka://admin:hush@db.invalid:9092", "the name has no address"},
+		"silent network": {"kafka://admin:hush@" + silent.Address(), "from " + silent.Address() + ": is a firewall dropping packets"},
+		"PostgreSQL":     {"kafka://admin:hush@" + other.Addr, "is it a Kafka"},
 	} {
 		cfg := at("")
 		cfg.SASLMechanism = kafka.MechanismPlain
@@ -261,7 +265,11 @@ func TestBadSetups(t *testing.T) {
 		start := time.Now()
 		_, err := once(t, p)
 		require.ErrorContains(t, err, c.want, name)
+		require.ErrorContains(t, err, "Kafka at "+p.Target()+": ", name)
+		require.NotContains(t, err.Error(), "\n", name)
+		require.Equal(t, name == "wrong password", errors.Is(err, probe.ErrDenied), name)
 		require.NotContains(t, err.Error(), "hush", name)
+		t.Log(err)
 		require.Less(t, time.Since(start), 3*time.Second, name)
 		require.NoError(t, p.Close(), name)
 	}

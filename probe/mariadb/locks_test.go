@@ -3,6 +3,7 @@ package mariadb_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -237,14 +238,17 @@ func TestBadSetups(t *testing.T) {
 	m.Exec(t, "CREATE USER probe@'%' IDENTIFIED BY 'right'")
 	silent := testutil.StartProxy(t, m.Addr)
 	silent.Set(testutil.Network{HalfOpen: true})
+	other := testutil.StartRedis(t, testutil.RedisOptions{})
 	for name, c := range map[string]struct {
 		target mariadb.Target
 		want   string
 	}{
-		"wrong password":  {mariadb.Target{DSN: mariadb.DSN("mariadb://probe:hush@" + m.Addr)}, "Access denied for user 'probe'"},
+		"wrong password":  {mariadb.Target{DSN: mariadb.DSN("mariadb://probe:hush@" + m.Addr)}, "see password_file and docs/probe/mariadb-grants.sql"},
 		"no such account": {mariadb.Target{DSN: mariadb.DSN("mariadb://nobody:hush@" + m.Addr)}, "Access denied for user 'nobody'"},
-		"no server":       {mariadb.Target{DSN: mariadb.DSN("mariadb://probe:hush@" + testutil.FreeAddress(t))}, "connection refused"},
-		"silent network":  {mariadb.Target{DSN: mariadb.DSN("mariadb://probe:hush@" + silent.Address())}, "deadline exceeded"},
+		"no server":       {mariadb.Target{DSN: mariadb.DSN("mariadb://probe:hush@" + testutil.FreeAddress(t))}, "connection refused: does the server run"},
+		"no such host":    {mariadb.Target{DSN: "mariadb://probe:hush@db.invalid"}, "the name has no address"},
+		"Redis":           {mariadb.Target{DSN: mariadb.DSN("mariadb://probe:hush@" + other.Addr)}, "is it no MariaDB"},
+		"silent network":  {mariadb.Target{DSN: mariadb.DSN("mariadb://probe:hush@" + silent.Address())}, "from " + silent.Address() + ": is a firewall dropping packets"},
 		"no password file": {
 			mariadb.Target{DSN: mariadb.DSN("mariadb://probe@" + m.Addr), PasswordFile: filepath.Join(t.TempDir(), "gone")},
 			"read password_file",
@@ -255,7 +259,11 @@ func TestBadSetups(t *testing.T) {
 		start := time.Now()
 		_, err = once(t, p)
 		require.ErrorContains(t, err, c.want, name)
+		require.ErrorContains(t, err, "MariaDB at "+p.Target()+": ", name)
+		require.NotContains(t, err.Error(), "\n", name)
+		require.Equal(t, name == "wrong password" || name == "no such account", errors.Is(err, probe.ErrDenied), name)
 		require.NotContains(t, err.Error(), "hush", name)
+		t.Log(err)
 		require.Less(t, time.Since(start), 3*time.Second, name)
 		require.NoError(t, p.Close(), name)
 	}

@@ -51,6 +51,15 @@ func (p *Prober) Close() error { return p.session.Close() }
 // Probe reads the server in one round trip; a new connection takes some more, to find out
 // what the account may read and which statements the server knows.
 func (p *Prober) Probe(ctx context.Context) (probe.Reading, error) {
+	start := time.Now()
+	r, err := p.probe(ctx)
+	if err != nil {
+		return r, p.session.Explain("MySQL", "docs/probe/mysql-grants.sql", err, time.Since(start))
+	}
+	return r, nil
+}
+
+func (p *Prober) probe(ctx context.Context) (probe.Reading, error) {
 	if err := p.prepare(ctx); err != nil {
 		return probe.Reading{}, err
 	}

@@ -21,8 +21,8 @@ func TestMariaDBIsNoMySQL(t *testing.T) {
 	server := testutil.StartMariaDB(t, testutil.MariaDBOptions{})
 	server.Exec(t, "CREATE USER probe@'%' IDENTIFIED BY 'right'")
 	for user, want := range map[string]string{
-		"probe:right": "Unknown system variable",
-		"probe:hush":  "Access denied for user 'probe'",
+		"probe:right": "is it a MySQL",
+		"probe:hush":  "see password_file and docs/probe/mysql-grants.sql",
 	} {
 		p, err := mysql.New(mysql.Target{DSN: mysql.DSN("mysql://" + user + "@" + server.Addr)})
 		require.NoError(t, err)

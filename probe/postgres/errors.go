@@ -9,12 +9,24 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sluice-metrics/sluice/probe"
 )
 
 // explain says in one line what went wrong, where, and what to do.
 func (p *Prober) explain(doing string, err error) error {
-	return fmt.Errorf("%s PostgreSQL at %s as %q: %w%s", doing, p.target, p.config.User, &oneLine{err}, p.advice(err))
+	said := fmt.Errorf("%s PostgreSQL at %s as %q: %w%s", doing, p.target, p.config.User, &oneLine{err}, p.advice(err))
+	var server *pgconn.PgError
+	if errors.As(err, &server) && strings.HasPrefix(server.Code, "28") {
+		return &denied{said}
+	}
+	return said
 }
+
+// denied is an error of a server that does not let the account in.
+type denied struct{ error }
+
+func (d *denied) Unwrap() []error { return []error{probe.ErrDenied, d.error} }
 
 // advice is what an operator can do about an error; empty if there is nothing to add.
 func (p *Prober) advice(err error) string {

@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -198,19 +199,26 @@ func TestBadSetups(t *testing.T) {
 	server.Do(t, "CONFIG", "SET", "requirepass", "right")
 	silent := testutil.StartProxy(t, server.Addr)
 	silent.Set(testutil.Network{HalfOpen: true})
+	other := testutil.StartPostgres(t, testutil.PostgresOptions{})
 	for name, c := range map[string]struct{ dsn, want string }{
-		"wrong password": {"redis://:hush@" + server.Addr, "WRONGPASS"},
+		"wrong password": {"redis://:hush@" + server.Addr, "see password_file and docs/probe/redis-acl.txt"},
 		"no password":    {"redis://" + server.Addr, "NOAUTH"},
-		"no server":      {"redis://:hush@" + testutil.FreeAddress(t), "connection refused"},
-		"silent network": {"redis://:hush@" + silent.Address(), "deadline exceeded"},
-		"no TLS there":   {"rediss://:hush@" + server.Addr, "deadline exceeded"},
+		"no server":      {"redis://:hush@" + testutil.FreeAddress(t), "connection refused: does the server run"},
+		"no such host":   {"redis://:hush@db.invalid:6379", "the name has no address"},
+		"silent network": {"redis://:hush@" + silent.Address(), "from " + silent.Address() + ": is a firewall dropping packets"},
+		"no TLS there":   {"rediss://:hush@" + server.Addr, "TLS at one end only"},
+		"PostgreSQL":     {"redis://:hush@" + other.Addr, "is it a Redis"},
 	} {
 		p, err := redis.New(redis.Target{DSN: redis.DSN(c.dsn)}, nil)
 		require.NoError(t, err, name)
 		start := time.Now()
 		_, err = once(t, p)
 		require.ErrorContains(t, err, c.want, name)
+		require.ErrorContains(t, err, "Redis at "+p.Target()+": ", name)
+		require.NotContains(t, err.Error(), "\n", name)
+		require.Equal(t, strings.HasSuffix(name, "password"), errors.Is(err, probe.ErrDenied), name)
 		require.NotContains(t, err.Error(), "hush", name)
+		t.Log(err)
 		require.Less(t, time.Since(start), 3*time.Second, name)
 		require.NoError(t, p.Close(), name)
 	}

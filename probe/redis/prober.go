@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-metrics/sluice/internal/redisclient"
 	"github.com/sluice-metrics/sluice/probe"
+	"github.com/sluice-metrics/sluice/probe/internal/failure"
 )
 
 // Kinds of information that need a permission: keys of Reading.Privileged.
@@ -127,6 +128,17 @@ func (p *Prober) Close() error {
 
 // Probe reads the server in one round trip, or two where there are consumer groups.
 func (p *Prober) Probe(ctx context.Context) (probe.Reading, error) {
+	start := time.Now()
+	r, err := p.probe(ctx)
+	if err != nil {
+		return r, failure.Server{Name: "Redis", Address: p.address, Grants: "docs/probe/redis-acl.txt"}.Explain(err, failure.Finding{
+			Within: time.Since(start), Denied: redis.IsAuthError(err) || redis.IsPermissionError(err),
+		})
+	}
+	return r, nil
+}
+
+func (p *Prober) probe(ctx context.Context) (probe.Reading, error) {
 	pipe := p.client.Pipeline()
 	answer := pipe.Info(ctx, "replication", "clients")
 	streams := askStreams(ctx, pipe, p.streams)

@@ -3,6 +3,7 @@ package ledger
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/sluice-metrics/sluice/internal/series"
@@ -18,8 +19,8 @@ const ReasonNotFound = "not_found"
 const maxPending = 4096
 
 // mending is for how long a sampler may send after all what it withheld, in ms: widest gap
-// of key frames and as much again for slow scrapes. What is given up inside of a session
-// stays that far behind, since the rest of it is still moving.
+// of key frames and as much again for slow scrapes. What is given up inside of a session that
+// the cursor is in stays that far behind, since the rest of it is still moving.
 const mending = Time(10 * time.Minute / time.Millisecond)
 
 // settlement works out what follows from a Settlement.
@@ -94,7 +95,7 @@ func (s *state) book(r *settleRecord, e *entry, o Settlement, backfill bool) {
 		}
 		r.Books = append(r.Books, b)
 	case backfill && o.Reason != "":
-		if up := e.abandoned(lost, given); !up.Zero() {
+		if up := e.abandoned(lost, given, !passed); !up.Zero() {
 			r.Books = append(r.Books, bookRecord{Entry: e.ID, GivenUp: wireCounts(up), Reason: o.Reason})
 		}
 	}
@@ -114,21 +115,82 @@ func (r *settleRecord) deltas(e *entry) map[journal.Position]Tally {
 	return sums
 }
 
+// Behind is where the first step begins that has nothing before p: the end of the entry, or
+// the start of the last step of an open one, where there is none.
+func (e *Entry) Behind(p journal.Position) journal.Position {
+	for i := range e.Steps {
+		if !e.Steps[i].At.Before(p) {
+			return e.Steps[i].At
+		}
+	}
+	if e.isOpen() {
+		return e.Steps[len(e.Steps)-1].At
+	}
+	return e.To
+}
+
+// Lost is what would be given up of the entry if nothing before p could be given back, with
+// the cursor at settled.
+func (e *Entry) Lost(p, settled journal.Position) series.Counts {
+	return e.abandoned(p, nil, e.endsBehind(settled))
+}
+
+// Sums is, for each step, what was withheld in it and before it, and was not sent soon
+// after.
+func (e *Entry) Sums() []series.Counts {
+	steps := slices.Clone(e.Steps)
+	for i := range steps {
+		steps[i].GivenBack = series.Counts{}
+	}
+	var sum Tally
+	var list []series.Counts
+	for _, step := range returned(steps) {
+		sum.Add(step.Tally)
+		list = append(list, sum.Outstanding())
+	}
+	return list
+}
+
+// Unreturned is where the first step begins of which something is outstanding, not to count
+// those that have nothing behind p; to where it is not known in which step it was that
+// samples were sent after all. ok is false where nothing is.
+func (e *Entry) Unreturned(p journal.Position) (from journal.Position, ok bool) {
+	steps := returned(e.Steps)
+	for i := range steps {
+		if next := i + 1; next < len(steps) && !p.Before(steps[next].At) {
+			continue
+		}
+		if !steps[i].Outstanding().Zero() {
+			return steps[i].At, true
+		}
+	}
+	return from, false
+}
+
 // abandoned is what the steps before p owe that was not given up yet, with what is now
-// added to them.
-func (e *Entry) abandoned(p journal.Position, now map[journal.Position]Tally) series.Counts {
+// added to them: not what is added behind p, for that is no part of it. moving says that the cursor is not behind the entry yet.
+func (e *Entry) abandoned(p journal.Position, now map[journal.Position]Tally, moving bool) series.Counts {
 	if !e.From.Before(p) {
 		return series.Counts{}
 	}
-	limit := e.Steps[e.step(p)].Time - mending
+	steps := slices.Clone(e.Steps)
+	for i := range steps {
+		if steps[i].At.Before(p) {
+			steps[i].Add(now[steps[i].At])
+		}
+	}
+	steps = returned(steps)
+	limit := steps[e.step(p)].Time - mending
 	var sum Tally
-	for i := range len(e.Steps) - 1 {
-		next := &e.Steps[i+1]
-		if p.Before(next.At) || e.Kind == KindSampled && next.Time > limit {
+	for i := range steps {
+		if next := i + 1; next == len(steps) {
+			if e.endsBehind(p) {
+				break
+			}
+		} else if p.Before(steps[next].At) || moving && e.Kind == KindSampled && steps[next].Time > limit {
 			break
 		}
-		sum.Add(e.Steps[i].Tally)
-		sum.Add(now[e.Steps[i].At])
+		sum.Add(steps[i].Tally)
 	}
 	return sum.Outstanding().Without(e.GivenUp)
 }

@@ -54,8 +54,7 @@ type Missing struct {
 	// and what of that came after all.
 	Tally
 	// Outstanding is what of them the backend does not have; GivenUp is the part of it that
-	// it will not get. For steps that were given up and not, GivenUp is that of the entry
-	// where that is less.
+	// it will not get: of an entry that is given up in part, the oldest is.
 	Outstanding series.Counts `json:"outstanding"`
 	GivenUp     series.Counts `json:"given_up"`
 	Reason      string        `json:"reason,omitempty"`
@@ -201,8 +200,11 @@ func (e *Entry) missing(from, to Time) (Missing, bool) {
 	m := Missing{Entry: e.ID, Kind: e.Kind, State: e.State, Cause: e.Cause, Reason: e.Reason, Inexact: e.Inexact}
 	found, whole := false, true
 	steps := returned(e.Steps)
+	lost := e.GivenUp
 	for i := range steps {
 		step := &steps[i]
+		up := step.Outstanding().Within(lost)
+		lost = lost.Without(up)
 		if step.Withheld.Zero() && e.Kind != KindUnknown {
 			continue
 		}
@@ -218,9 +220,10 @@ func (e *Entry) missing(from, to Time) (Missing, bool) {
 		m.From, m.To = min(m.From, first), max(m.To, last)
 		m.MinRate, m.MaxRate = min(m.MinRate, step.Rate), max(m.MaxRate, step.Rate)
 		m.Tally.Add(step.Tally)
+		m.GivenUp.Add(up)
 	}
 	m.Outstanding = m.Tally.Outstanding()
-	m.GivenUp = m.Outstanding.Within(e.GivenUp)
+	m.GivenUp = m.GivenUp.Within(m.Outstanding)
 	left := e.Totals.Outstanding()
 	m.Estimated = e.Kind == KindSampled && !whole && !left.Zero() && left != e.Totals.Withheld
 	return m, found

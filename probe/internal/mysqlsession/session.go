@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 
 	"github.com/sluice-metrics/sluice/probe/internal/dsn"
+	"github.com/sluice-metrics/sluice/probe/internal/failure"
 )
 
 // Options make a Session.
@@ -196,6 +198,26 @@ func isServerError(err error) bool {
 	return errors.As(err, &server)
 }
 
+// Numbers of errors by which a server does not let an account in.
+const (
+	errAccountAccess   = 1045
+	errAccountPlugin   = 1698
+	errHostNotAllowed  = 1130
+	errHostBlocked     = 1129
+	errUnknownDatabase = 1049
+)
+
+// Explain says in one line what went wrong with a probe, after it has waited so long. Name
+// is what people call the server; grants the file with the account's rights.
+func (s *Session) Explain(name, grants string, err error, waited time.Duration) error {
+	return failure.Server{Name: name, Address: s.address, Grants: grants}.Explain(err, failure.Finding{
+		Within: waited,
+		Denied: hasNumber(err, errAccountAccess, errAccountPlugin, errHostNotAllowed, errHostBlocked, errUnknownDatabase, errDatabaseAccess),
+		Foreign: errors.Is(err, mysql.ErrMalformPkt) || errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, mysql.ErrPktSync) ||
+			errors.Is(err, mysql.ErrOldProtocol) || errors.Is(err, driver.ErrBadConn) || Unsupported(err) || hasNumber(err, errUnknownVariable),
+	})
+}
+
 // Numbers of errors by which a server refuses a statement to an account.
 const (
 	errDatabaseAccess   = 1044
@@ -203,6 +225,7 @@ const (
 	errColumnAccess     = 1143
 	errSpecificAccess   = 1227
 	errProcedureAccess  = 1370
+	errUnknownVariable  = 1193
 	errUnknownStatement = 1064
 	errUnknownTable     = 1109
 	errNoTable          = 1146
