@@ -57,7 +57,7 @@ func (p *pair) write(t *testing.T) time.Time {
 func (p *pair) behind(t *testing.T) time.Duration {
 	t.Helper()
 	var last int64
-	require.NoError(t, p.replica.DB().QueryRowContext(t.Context(), "SELECT COALESCE(MAX(id), 0) FROM app.t").Scan(&last))
+	require.NoError(t, p.replica.DB().QueryRowContext(t.Context(), "SELECT COALESCE(MAX(id), 0) FROM app.t WHERE id <= ?", p.rows.Load()).Scan(&last))
 	if at, ok := p.written.Load(last + 1); ok {
 		return time.Since(at.(time.Time))
 	}

@@ -31,6 +31,7 @@ type tick struct {
 	latency      float64
 	latencyKnown bool
 	latencyLimit float64       // threshold of the latency in seconds; 0: off, or not known
+	batches      float64       // that wait or are in flight
 	others       float64       // pressure of what is neither queue nor latency
 	flight       time.Duration // how long what is sent is on its way
 	memory       float64
@@ -52,6 +53,9 @@ type tick struct {
 func (t *tick) look() {
 	decides := -1
 	for i, s := range t.in.Signals {
+		if s.Name == QueueLength && s.known() {
+			t.batches = finite(s.Value)
+		}
 		if s.off() {
 			continue
 		}
@@ -115,6 +119,9 @@ func (t *tick) follow(dt time.Duration) {
 	s.Backlog = toward(s.Backlog, backlog, dt, trailTau)
 	t.slope = (t.pressure - s.Trail) / trailTau.Seconds()
 	s.Trail = toward(s.Trail, t.pressure, dt, trailTau)
+	if t.batches > 0 && backlog > 0 {
+		s.Batch = backlog / max(t.batches, 1)
+	}
 	t.busy = t.bottleneck(backlog)
 	if t.latencyKnown {
 		s.follow(t.latency, dt, t.busy)

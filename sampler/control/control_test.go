@@ -292,3 +292,16 @@ func TestABoundThatThrottles(t *testing.T) {
 	require.GreaterOrEqual(t, d.MaxInFlight, 0.4*100_000*d.Rate, "less than what has to be in flight")
 	require.GreaterOrEqual(t, d.Rate, 0.4)
 }
+
+// A batch that alone is more than should be in flight makes a bound pointless: such a
+// backend is kept from being always busy, by the rate.
+func TestNoBoundBelowABatch(t *testing.T) {
+	quick := &behind{capacity: 1e6, far: 20 * time.Millisecond}
+	quiet, _ := after(defaults(), control.State{}, quick.tick(2000, 1), 20)
+	for batches, bounded := range map[float64]bool{10: false, 100_000: true} {
+		in := (&behind{capacity: 1000, waits: 1e5}).tick(2000, 1)
+		in.Signals = append(in.Signals, control.Signal{Name: control.QueueLength, Value: batches, Known: true})
+		_, d := after(defaults(), quiet, in, 20)
+		require.Equal(t, bounded, d.MaxInFlight > 0, "%v batches", batches)
+	}
+}

@@ -26,6 +26,7 @@ const (
 	narrower     = 0.6 // of the bound at the start, that count as lower
 	throttled    = 0.7 // of the capacity at the start, that count as made by the bound
 
+	coarser    = 2                       // times what is aimed at, for a single batch
 	certain    = 1900 * time.Millisecond // of a backlog that grows fast, that do not come of writes that take longer from now on
 	collapse   = 0.25                    // of what comes in, by which a backlog grows a second whose backend clearly takes too little
 	waitingFor = 0.1                     // seconds of what comes in, beyond what is in flight, from which on the backend is never idle
@@ -41,7 +42,7 @@ func (t *tick) bound(dt time.Duration) {
 		s.Bounded = false
 	}
 	switch {
-	case !s.Bounded || !t.in.AcknowledgedKnown || t.latencyLimit == 0:
+	case !s.Bounded || !t.in.AcknowledgedKnown || t.latencyLimit == 0 || t.coarse():
 		s.MaxInFlight = 0
 	case s.Silent > 0 || s.Capacity == 0:
 		// Nothing new is known of the capacity.
@@ -55,6 +56,10 @@ func (t *tick) bound(dt time.Duration) {
 func (t *tick) aimed() float64 {
 	return t.s.Capacity * t.latencyLimit * max(aimedLatency, overUnloaded*t.s.Unloaded)
 }
+
+// coarse reports whether a single batch is more than what is to be in flight: then writes
+// are too slow as soon as the backend is never idle.
+func (t *tick) coarse() bool { return t.s.Batch*t.c.rate(t.from) > coarser*t.aimed() }
 
 // Trial is of a lower bound of the samples in flight. Bound and Capacity are those at its
 // start.

@@ -42,6 +42,9 @@ type State struct {
 	// 0 is without a bound.
 	Bounded     bool    `json:"bounded"`
 	MaxInFlight float64 `json:"max_in_flight"`
+	// Batch is how many samples a batch holds at full resolution, on the average of those that
+	// waited last. 0 is not known.
+	Batch float64 `json:"batch"`
 	// Trial is of the bound, for whether it makes writes quicker.
 	Trial Trial `json:"trial"`
 
@@ -96,6 +99,7 @@ const (
 	swingTau     = 30 * time.Second
 	uneven       = 1.5 // Swing from which on there are bursts
 	longestBurst = 30 * time.Second
+	outage       = 20 * time.Second
 	unloadedTau  = 40 * time.Second // in which the latency without a queue grows to e times as much at most
 	trailTau     = 3 * time.Second
 )
@@ -141,11 +145,12 @@ func (s *State) measure(in *Inputs, dt time.Duration, busy bool) {
 	}
 	// Acknowledgements come in lumps, each for the time since the one before. The first
 	// after a longer silence, which was an outage, says nothing about the capacity.
-	over := dt + s.Silent
+	silent := s.Silent
 	s.Silent = 0
-	if over > dt+silence {
+	if silent > outage {
 		return
 	}
+	over := dt + min(silent, silence)
 	acknowledged *= dt.Seconds() / over.Seconds()
 	switch {
 	case !busy:
