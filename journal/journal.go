@@ -87,6 +87,9 @@ type Journal interface {
 	// Oldest is where the oldest record starts that is present; Tail when there is
 	// none.
 	Oldest() Position
+	// Gone is where the newest record ends that was removed: of what lies behind an
+	// earlier position, some is gone, and nothing of what lies behind this one.
+	Gone() Position
 	// PositionAt is the start of the oldest record received at or after oldest; Tail
 	// when there is none. The zero time asks for the oldest record.
 	PositionAt(oldest time.Time) Position

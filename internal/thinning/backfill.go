@@ -57,7 +57,7 @@ func (t *Thinner) giveBack(ctx context.Context, lane Lane) {
 		if !ok || !t.clear(&e) {
 			return
 		}
-		if e.From.Before(t.o.Journal.Oldest()) {
+		if e.From.Before(t.o.Journal.Gone()) {
 			t.forgetCut() // of a session that has just ended there is more to give up
 			t.giveUpGone(ctx, lane)
 		}
@@ -150,7 +150,7 @@ func (t *Thinner) mannerOf(e *ledger.Entry) manner {
 		// were sent. Samples that come twice are the smaller harm.
 		t.o.Logger.Warn("The configuration of sampling is another one now than when this was withheld: all of the stretch is sent again", "from", e.From, "to", e.To)
 		return everything
-	case e.Rebuild.Before(t.o.Journal.Oldest()):
+	case e.Rebuild.Before(t.o.Journal.Gone()):
 		t.o.Logger.Warn("The journal has no more what decisions were made from: all of the rest of the stretch is sent again", "from", e.From, "to", e.To)
 		return everything
 	case t.o.Config.BackfillMethod == sampler.BackfillFloor && !slices.ContainsFunc(e.Steps, func(s ledger.Step) bool { return s.Pressure > keyFramesOnly }):
@@ -235,14 +235,14 @@ func (g *giver) begin() error {
 		}
 	}
 	g.upTo = t.restored
-	oldest := t.o.Journal.Oldest()
-	if e.From.Before(oldest) && !e.GivenUp.Zero() {
+	gone := t.o.Journal.Gone()
+	if e.From.Before(gone) && !e.GivenUp.Zero() {
 		g.lost = e.Reason
 	}
 	if now := (given{e.ID, g.how}); t.given != now {
 		// What was found exactly, before a restart perhaps, leaves samples behind that wait
 		// for a later place than that of their record. Others than those are found now.
-		from, ok := e.Unreturned(e.Behind(oldest))
+		from, ok := e.Unreturned(e.Behind(gone))
 		if g.how != exactly && e.Kind == ledger.KindSampled && ok && from.Before(g.upTo) {
 			g.from = from
 		}

@@ -10,7 +10,7 @@ import (
 
 // cut is what was found at the last look for what the journal has lost.
 type cut struct {
-	oldest journal.Position
+	gone   journal.Position
 	looked time.Time
 	upTo   journal.Position
 	found  bool
@@ -21,28 +21,28 @@ type cut struct {
 const lookAgain = 10 * time.Second
 
 // goneFrom reports up to where what is owed cannot be given back any more, since the
-// journal had no room for it. That is the end of the step with the oldest record that is
-// there, for part of the step is gone.
+// journal had no room for it. That is the end of the step with the newest record that is gone,
+// for the rest of the step cannot be told from what was sent.
 func (t *Thinner) goneFrom() (upTo journal.Position, found bool) {
 	if !t.o.Config.Backfill || t.o.Window <= 0 {
 		return upTo, false
 	}
-	oldest := t.o.Journal.Oldest()
+	gone := t.o.Journal.Gone()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.o.Now()
-	if t.cut.oldest == oldest && now.Sub(t.cut.looked) < lookAgain {
+	if t.cut.gone == gone && now.Sub(t.cut.looked) < lookAgain {
 		return t.cut.upTo, t.cut.found
 	}
-	t.cut = cut{oldest: oldest, looked: now}
+	t.cut = cut{gone: gone, looked: now}
 	for _, e := range t.o.Ledger.Timeline(t.restored) {
 		if e.Closed != 0 || e.Kind == ledger.KindUnknown {
 			continue
 		}
-		if !e.From.Before(oldest) {
+		if !e.From.Before(gone) {
 			break
 		}
-		upTo := e.Behind(oldest)
+		upTo := e.Behind(gone)
 		if upTo.Before(t.restored) {
 			break
 		}

@@ -32,8 +32,8 @@ type Journal interface {
 	OpenReader(backend string, from journal.Position) (journal.Reader, error)
 	Retain(owner string, from journal.Position)
 	PositionAt(oldest time.Time) journal.Position
-	// Oldest is where the oldest record starts that is still there.
-	Oldest() journal.Position
+	// Gone is where the newest record ends that the journal has no more.
+	Gone() journal.Position
 }
 
 // Picker tells what the backend takes of a batch.

@@ -47,6 +47,13 @@ func (j *Journal) Oldest() journal.Position {
 	return j.oldestLocked()
 }
 
+// Gone implements journal.Journal.
+func (j *Journal) Gone() journal.Position {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.gone
+}
+
 func (j *Journal) oldestLocked() journal.Position {
 	if s, off := j.locate(journal.Position{}); s != nil {
 		return journal.Position{Segment: s.id, Offset: off}

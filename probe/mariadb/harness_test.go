@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,7 +25,6 @@ type pair struct {
 	link             *testutil.Proxy // through which the replica follows the primary
 	watch            *probetest.Watch
 	rows             atomic.Int64
-	written          sync.Map // of rows: when
 }
 
 // startPair starts a pair whose replica has all there is.
@@ -45,23 +43,11 @@ func startPair(t *testing.T, replicaArgs ...string) *pair {
 
 // write adds a row on the primary and returns when that began.
 func (p *pair) write(t *testing.T) time.Time {
-	id, at := p.rows.Add(1), time.Now()
-	p.written.Store(id, at)
-	if _, err := p.primary.DB().ExecContext(context.Background(), "INSERT INTO app.t VALUES (?, 0)", id); err != nil {
+	at := time.Now()
+	if _, err := p.primary.DB().ExecContext(context.Background(), "INSERT INTO app.t VALUES (?, 0)", p.rows.Add(1)); err != nil {
 		t.Errorf("write to the primary: %v", err)
 	}
 	return at
-}
-
-// behind is the age of the oldest row that the replica does not have.
-func (p *pair) behind(t *testing.T) time.Duration {
-	t.Helper()
-	var last int64
-	require.NoError(t, p.replica.DB().QueryRowContext(t.Context(), "SELECT COALESCE(MAX(id), 0) FROM app.t WHERE id <= ?", p.rows.Load()).Scan(&last))
-	if at, ok := p.written.Load(last + 1); ok {
-		return time.Since(at.(time.Time))
-	}
-	return 0
 }
 
 // catchUp waits until the replica has what the primary has.
