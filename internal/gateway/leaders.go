@@ -23,21 +23,21 @@ type leaders struct {
 	now     func() time.Time
 	ended   func(context.Context) error // ends the tracing
 
-	mu      sync.Mutex
-	offices map[string]*office // by cluster
+	mu       sync.Mutex
+	clusters map[string]*standing // by cluster
 }
 
-// office is the probing of one cluster: who does it, as far as this gateway knows.
-type office struct {
-	lease lock.Lease       // nil: this gateway has none
-	blind bool             // it probes because nobody says who does
-	other probe.Leadership // who does, without a lease
-	paper paper
+// standing is the probing of one cluster: who does it, as far as this gateway knows.
+type standing struct {
+	lease  lock.Lease       // nil: this gateway has none
+	blind  bool             // it probes because nobody says who does
+	other  probe.Leadership // who does, without a lease
+	record lagRecord
 }
 
 // newLeaders opens the leases of the configuration.
 func (g *Gateway) newLeaders(c *config.Lease) (*leaders, error) {
-	l := &leaders{config: c, offices: map[string]*office{}, logger: g.o.Logger.With("component", "lease"), now: g.o.Now}
+	l := &leaders{config: c, clusters: map[string]*standing{}, logger: g.o.Logger.With("component", "lease"), now: g.o.Now}
 	if c == nil {
 		return l, nil
 	}
@@ -73,7 +73,7 @@ func (l *leaders) Leadership(cluster string) probe.Leadership {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	o := l.office(cluster)
+	o := l.standing(cluster)
 	switch {
 	case o.lease != nil && o.lease.Valid():
 		return probe.Leadership{Leads: true}
@@ -85,28 +85,28 @@ func (l *leaders) Leadership(cluster string) probe.Leadership {
 	return who
 }
 
-// office is that of a cluster. The caller holds mu.
-func (l *leaders) office(cluster string) *office {
-	o := l.offices[cluster]
+// standing is how a cluster stands. The caller holds mu.
+func (l *leaders) standing(cluster string) *standing {
+	o := l.clusters[cluster]
 	if o == nil {
-		o = &office{other: probe.Leadership{UnknownSince: l.now()}}
-		l.offices[cluster] = o
+		o = &standing{other: probe.Leadership{UnknownSince: l.now()}}
+		l.clusters[cluster] = o
 	}
 	return o
 }
 
 // change changes what is known of a cluster.
-func (l *leaders) change(cluster string, f func(*office)) {
+func (l *leaders) change(cluster string, f func(*standing)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f(l.office(cluster))
+	f(l.standing(cluster))
 }
 
 // held is the lease for probing the cluster, nil for none, and whether it is probed anyway.
 func (l *leaders) held(cluster string) (lease lock.Lease, blind bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	o := l.office(cluster)
+	o := l.standing(cluster)
 	return o.lease, o.blind
 }
 
@@ -151,12 +151,12 @@ func (l *leaders) follow(cluster string, err error) {
 	if errors.As(err, &held) {
 		by = held.By.Instance
 	}
-	l.change(cluster, func(o *office) { o.blind, o.other = false, probe.Leadership{By: by} })
+	l.change(cluster, func(o *standing) { o.blind, o.other = false, probe.Leadership{By: by} })
 }
 
 // unknown notes that nobody says who leads.
 func (l *leaders) unknown(cluster string, err error) {
-	l.change(cluster, func(o *office) {
+	l.change(cluster, func(o *standing) {
 		o.blind = l.runsBlind()
 		o.other.By, o.other.Why = "", err.Error()
 		if o.other.UnknownSince.IsZero() {
@@ -189,19 +189,19 @@ func jitter(d time.Duration) time.Duration { return d - rand.N(d/4+1) }
 
 // lead probes as long as the lease holds.
 func (l *leaders) lead(ctx context.Context, cluster string, lease lock.Lease) {
-	l.change(cluster, func(o *office) {
+	l.change(cluster, func(o *standing) {
 		o.lease, o.blind, o.other = lease, false, probe.Leadership{}
-		o.paper.unread()
+		o.record.unread()
 	})
 	l.logger.Info("This gateway probes the cluster", "cluster", cluster, "token", lease.Token())
 	select {
 	case <-lease.Done():
-		l.change(cluster, func(o *office) {
+		l.change(cluster, func(o *standing) {
 			o.lease, o.other = nil, probe.Leadership{UnknownSince: l.now(), Why: lease.Err().Error()}
 		})
 		l.logger.Warn("This gateway does not probe the cluster any more", "cluster", cluster, "why", lease.Err())
 	case <-ctx.Done():
-		l.change(cluster, func(o *office) { o.lease = nil })
+		l.change(cluster, func(o *standing) { o.lease = nil })
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(l.config.TTL))
 		defer cancel()
 		if err := lease.Release(ending); err != nil {

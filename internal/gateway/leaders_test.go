@@ -79,7 +79,7 @@ func newMember(t *testing.T, o memberOptions) *member {
 		store = noRecords{m.store}
 	}
 	l := &leaders{
-		fence: lock.NewFence("probe_series", locks), offices: map[string]*office{}, now: time.Now, logger: slog.New(slog.DiscardHandler),
+		fence: lock.NewFence("probe_series", locks), clusters: map[string]*standing{}, now: time.Now, logger: slog.New(slog.DiscardHandler),
 		config: &config.Lease{TTL: model.Duration(2 * time.Second), OnUnavailable: config.UnavailableStop},
 		ended:  func(context.Context) error { return nil },
 		locker: lock.New(store, lock.EngineOptions{Instance: o.name, Metrics: locks}),
@@ -309,11 +309,11 @@ func TestFormerLeadersAreRefused(t *testing.T) {
 		require.ErrorIs(t, one.leaders.admit(t.Context(), one.cluster), errNotLeading, "it knows that it has no lease")
 		for name, l := range map[string]lock.Lease{"ended": lease, "paused": paused{lease}} {
 			before := one.rejections(t)
-			one.leaders.change("orders", func(o *office) { o.lease = l; o.paper.unread() })
+			one.leaders.change("orders", func(o *standing) { o.lease = l; o.record.unread() })
 			require.ErrorIs(t, one.leaders.admit(t.Context(), one.cluster), errOvertaken, name)
 			require.Equal(t, before+1, one.rejections(t), name)
 		}
-		one.leaders.change("orders", func(o *office) { o.lease = nil })
+		one.leaders.change("orders", func(o *standing) { o.lease = nil })
 		require.NoError(t, two.leaders.admit(t.Context(), two.cluster))
 		require.Zero(t, two.rejections(t))
 		one.store.SetAll(locktest.None)
@@ -330,7 +330,7 @@ func TestStoreWithoutItsData(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		m.leaders.fence.Learn("orders", 1000)
 		require.ErrorIs(t, m.leaders.admit(t.Context(), m.cluster), errOvertaken)
-		m.leaders.change("orders", func(o *office) { o.paper.revision, o.paper.known = 1000, false })
+		m.leaders.change("orders", func(o *standing) { o.record.revision, o.record.known = 1000, false })
 		require.NoError(t, m.leaders.admit(t.Context(), m.cluster), "the revision went back")
 		m.stop()
 	})

@@ -34,8 +34,8 @@ type sharedLag struct {
 // shareRecord is the name of the record of a cluster.
 func shareRecord(cluster string) string { return "lag/" + cluster }
 
-// paper is the record as this gateway knows it.
-type paper struct {
+// lagRecord is the record as this gateway knows it.
+type lagRecord struct {
 	calls sync.Mutex // held during calls of the store; before leaders.mu
 
 	known    bool   // the revision is that of the store, as far as is known
@@ -44,7 +44,7 @@ type paper struct {
 	changed  time.Time // when the revision was first seen; zero: never
 }
 
-func (p *paper) unread() { p.known = false }
+func (p *lagRecord) unread() { p.known = false }
 
 // share writes or reads the record of the cluster until ctx ends.
 func (l *leaders) share(ctx context.Context, c *probe.Cluster) {
@@ -63,11 +63,11 @@ func (l *leaders) share(ctx context.Context, c *probe.Cluster) {
 	}
 }
 
-// paper is that of the cluster.
-func (l *leaders) paper(cluster string) *paper {
+// record is the record of the cluster.
+func (l *leaders) record(cluster string) *lagRecord {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return &l.office(cluster).paper
+	return &l.standing(cluster).record
 }
 
 // publish writes the lag, unless a higher token was there before. Each writing compares: a
@@ -76,7 +76,7 @@ func (l *leaders) publish(ctx context.Context, c *probe.Cluster, lease lock.Leas
 	if l.records == nil {
 		return
 	}
-	p := l.paper(c.Name())
+	p := l.record(c.Name())
 	p.calls.Lock()
 	defer p.calls.Unlock()
 	for range 2 {
@@ -112,14 +112,14 @@ func (l *leaders) publish(ctx context.Context, c *probe.Cluster, lease lock.Leas
 
 // read reads the record of the cluster.
 func (l *leaders) read(ctx context.Context, cluster string) {
-	p := l.paper(cluster)
+	p := l.record(cluster)
 	p.calls.Lock()
 	defer p.calls.Unlock()
 	l.readInto(ctx, cluster, p)
 }
 
 // readInto reads the record; false when the store did not answer. The caller holds p.calls.
-func (l *leaders) readInto(ctx context.Context, cluster string, p *paper) bool {
+func (l *leaders) readInto(ctx context.Context, cluster string, p *lagRecord) bool {
 	limited, cancel := context.WithTimeout(ctx, shareCall)
 	defer cancel()
 	text, revision, err := l.records.ReadRecord(limited, shareRecord(cluster))
@@ -149,7 +149,7 @@ func (l *leaders) readInto(ctx context.Context, cluster string, p *paper) bool {
 func (l *leaders) lag(cluster string) (seconds float64, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := &l.office(cluster).paper
+	p := &l.standing(cluster).record
 	if p.changed.IsZero() || l.now().Sub(p.changed) > shareLimit {
 		return 0, false
 	}
