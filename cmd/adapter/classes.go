@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -42,19 +39,7 @@ func classesCommand(app *kingpin.Application, configFile *string) (cmd *kingpin.
 	cmd.Flag("all", "List each series of --capture. Without it the table has one row for all series of a class and reason. JSON has them always.").BoolVar(&f.all)
 	cmd.Flag("format", "table or json.").Default("table").EnumVar(&f.format, "table", "json")
 	cmd.Arg("series", `Series such as 'up{job="node"}'.`).StringsVar(&f.series)
-	return cmd, func(stdout, stderr io.Writer) int {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		switch err := f.classify(ctx, stdout, stderr); {
-		case errors.Is(err, errUsage):
-			fmt.Fprintf(stderr, "sluice: classes: %v; try --help\n", err)
-			return exitUsage
-		case err != nil:
-			fmt.Fprintf(stderr, "sluice: classes: %v\n", err)
-			return exitError
-		}
-		return exitOK
-	}
+	return cmd, reported("classes", f.classify)
 }
 
 // classify writes the classes to stdout, and to stderr what is to be said about them.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -41,26 +42,16 @@ func configCommands(app *kingpin.Application, configFile *string) map[*kingpin.C
 		cmd.Flag("output", "File to write, which must not be there yet. Default: standard output.").StringVar(&f.output)
 	}
 	return map[*kingpin.CmdClause]action{
-		example: reported("config init", f.example),
-		show:    reported("config show", f.show),
-		schema:  reported("config schema", writeSchema),
-		convert: reported("config convert", f.convert),
+		example: reported("config init", written(f.example)),
+		show:    reported("config show", written(f.show)),
+		schema:  reported("config schema", written(writeSchema)),
+		convert: reported("config convert", written(f.convert)),
 	}
 }
 
-// reported is a command that says its error on stderr.
-func reported(name string, do func(stdout io.Writer) error) action {
-	return func(stdout, stderr io.Writer) int {
-		switch err := do(stdout); {
-		case errors.Is(err, errUsage):
-			fmt.Fprintf(stderr, "sluice: %s: %v; try --help\n", name, err)
-			return exitUsage
-		case err != nil:
-			fmt.Fprintf(stderr, "sluice: %s: %v\n", name, err)
-			return exitError
-		}
-		return exitOK
-	}
+// written is a command that only writes to stdout, and needs no time for it.
+func written(do func(stdout io.Writer) error) func(ctx context.Context, stdout, stderr io.Writer) error {
+	return func(_ context.Context, stdout, _ io.Writer) error { return do(stdout) }
 }
 
 func (f *configFlags) example(stdout io.Writer) error {

@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -30,25 +26,13 @@ func demoCommand(app *kingpin.Application, f *flags) (cmd *kingpin.CmdClause, ru
 	app.GetFlag("log.level").IsSetByUser(&d.logGiven)
 	cmd = app.Command("demo", "Show what Sluice does, without anything else: it makes a load, and slows one of its two backends down and lets it recover, every two minutes. "+
 		"Data is in a temporary directory, unless --storage.path names one.")
-	return cmd, func(stdout, stderr io.Writer) int {
-		switch err := d.run(stdout); {
-		case errors.Is(err, errUsage):
-			fmt.Fprintf(stderr, "sluice: demo: %v; try --help\n", err)
-			return exitUsage
-		case err != nil:
-			fmt.Fprintf(stderr, "sluice: demo: %v\n", err)
-			return exitError
-		}
-		return exitOK
-	}
+	return cmd, reported("demo", func(ctx context.Context, stdout, _ io.Writer) error { return d.run(ctx, stdout) })
 }
 
-func (d *demoFlags) run(stdout io.Writer) error {
+func (d *demoFlags) run(ctx context.Context, stdout io.Writer) error {
 	if d.configFile != "" || d.webConfigFile != "" {
 		return fmt.Errorf("%w: the demo has its own configuration; --config.file and --web.config.file cannot stand beside it", errUsage)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	listener, err := net.Listen("tcp", d.listenAddress)
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s (choose another with --web.listen-address): %w", d.listenAddress, err)

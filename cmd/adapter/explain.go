@@ -3,16 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -35,19 +31,7 @@ func explainCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func(
 	cmd.Arg("series", `The series, in single quotes, such as 'up{job="node"}'.`).Required().StringVar(&f.series)
 	cmd.Flag("address", "URL of the gateway.").Default("http://127.0.0.1:9201").StringVar(&f.address)
 	cmd.Flag("format", "table or json.").Default("table").EnumVar(&f.format, "table", "json")
-	return cmd, func(stdout, stderr io.Writer) int {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		switch err := f.tell(ctx, stdout); {
-		case errors.Is(err, errUsage):
-			fmt.Fprintf(stderr, "sluice: explain: %v; try --help\n", err)
-			return exitUsage
-		case err != nil:
-			fmt.Fprintf(stderr, "sluice: explain: %v\n", err)
-			return exitError
-		}
-		return exitOK
-	}
+	return cmd, reported("explain", func(ctx context.Context, stdout, _ io.Writer) error { return f.tell(ctx, stdout) })
 }
 
 func (f *explainFlags) tell(ctx context.Context, stdout io.Writer) error {
@@ -65,11 +49,10 @@ func (f *explainFlags) tell(ctx context.Context, stdout io.Writer) error {
 
 // ask asks a running gateway.
 func (f *explainFlags) ask(ctx context.Context) (*gateway.Explanation, error) {
-	base, err := url.Parse(f.address)
-	if err != nil || base.Host == "" {
-		return nil, fmt.Errorf("%w: --address: %q is no URL such as http://127.0.0.1:9201", errUsage, f.address)
+	u, err := gatewayURL(f.address, "api/v1/explain")
+	if err != nil {
+		return nil, err
 	}
-	u := base.JoinPath("api/v1/explain")
 	u.RawQuery = url.Values{"series": {f.series}}.Encode()
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -46,19 +44,7 @@ func fidelityCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func
 	cmd.Flag("format", "table, json or html.").Default("table").EnumVar(&f.format, "table", "json", "html")
 	cmd.Flag("classes", "Whose metrics are critical: those of alerts with severity page, or of all alerts.").Default("all").EnumVar(&f.classes, "page", "all")
 	cmd.Flag("explain", "Name the alert episodes that differ and the queries with most bad steps, on standard error.").BoolVar(&f.explain)
-	return cmd, func(stdout, stderr io.Writer) int {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		switch err := f.compare(ctx, stdout, stderr); {
-		case errors.Is(err, errUsage):
-			fmt.Fprintf(stderr, "sluice: fidelity: %v; try --help\n", err)
-			return exitUsage
-		case err != nil:
-			fmt.Fprintf(stderr, "sluice: fidelity: %v\n", err)
-			return exitError
-		}
-		return exitOK
-	}
+	return cmd, reported("fidelity", f.compare)
 }
 
 func (f *fidelityFlags) compare(ctx context.Context, stdout, stderr io.Writer) error {

@@ -3,17 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -46,19 +42,7 @@ func ledgerCommand(app *kingpin.Application, all *flags) (cmd *kingpin.CmdClause
 	cmd.Flag("from", "Time of the oldest samples: RFC 3339, Unix seconds, or how long ago, such as 2h.").Default("24h").StringVar(&f.from)
 	cmd.Flag("to", "Time of the newest samples, likewise. Default: now.").Default("0s").StringVar(&f.to)
 	cmd.Flag("format", "table or json.").Default("table").EnumVar(&f.format, "table", "json")
-	return cmd, func(stdout, stderr io.Writer) int {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		switch err := f.tell(ctx, stdout); {
-		case errors.Is(err, errUsage):
-			fmt.Fprintf(stderr, "sluice: ledger: %v; try --help\n", err)
-			return exitUsage
-		case err != nil:
-			fmt.Fprintf(stderr, "sluice: ledger: %v\n", err)
-			return exitError
-		}
-		return exitOK
-	}
+	return cmd, reported("ledger", func(ctx context.Context, stdout, _ io.Writer) error { return f.tell(ctx, stdout) })
 }
 
 func (f *ledgerFlags) tell(ctx context.Context, stdout io.Writer) error {
@@ -110,11 +94,10 @@ type ledgerAnswer struct {
 
 // ask asks a running gateway.
 func (f *ledgerFlags) ask(ctx context.Context, from, to time.Time) ([]gateway.Account, error) {
-	base, err := url.Parse(f.address)
-	if err != nil || base.Host == "" {
-		return nil, fmt.Errorf("%w: --address: %q is no URL such as http://127.0.0.1:9201", errUsage, f.address)
+	u, err := gatewayURL(f.address, "api/v1/ledger")
+	if err != nil {
+		return nil, err
 	}
-	u := base.JoinPath("api/v1/ledger")
 	q := url.Values{"from": {from.Format(time.RFC3339Nano)}, "to": {to.Format(time.RFC3339Nano)}}
 	if f.backend != "" {
 		q.Set("backend", f.backend)
@@ -133,11 +116,11 @@ func (f *ledgerFlags) ask(ctx context.Context, from, to time.Time) ([]gateway.Ac
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
-		return nil, fmt.Errorf("%s answers %s: %s", base.Host, resp.Status, strings.TrimSpace(string(text)))
+		return nil, fmt.Errorf("%s answers %s: %s", u.Host, resp.Status, strings.TrimSpace(string(text)))
 	}
 	var answer ledgerAnswer
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", base.Host, err)
+		return nil, fmt.Errorf("read the answer of %s: %w", u.Host, err)
 	}
 	return answer.Backends, nil
 }

@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -45,19 +42,7 @@ func lockbenchCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run fun
 	cmd.Flag("contenders", "Contenders for one lock.").Default("4").IntVar(&f.contenders)
 	cmd.Flag("ttl", "TTL of the leases.").Default("2s").DurationVar(&f.ttl)
 	cmd.Flag("format", "table, json or html.").Default("table").EnumVar(&f.format, "table", "json", "html")
-	return cmd, func(stdout, stderr io.Writer) int {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		switch err := f.compare(ctx, stdout, stderr); {
-		case errors.Is(err, errUsage):
-			fmt.Fprintf(stderr, "sluice: lockbench: %v; try --help\n", err)
-			return exitUsage
-		case err != nil:
-			fmt.Fprintf(stderr, "sluice: lockbench: %v\n", err)
-			return exitError
-		}
-		return exitOK
-	}
+	return cmd, reported("lockbench", f.compare)
 }
 
 func (f *lockbenchFlags) compare(ctx context.Context, stdout, stderr io.Writer) error {

@@ -158,9 +158,6 @@ func picked(app *kingpin.Application, args []string) string {
 	return cmd
 }
 
-// action is what a command does; it returns the exit code.
-type action = func(stdout, stderr io.Writer) int
-
 // suggestion names the flag that an unknown one was most likely meant to be.
 func suggestion(app *kingpin.Application, args []string) string {
 	var known []string

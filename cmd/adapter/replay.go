@@ -7,12 +7,10 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -48,19 +46,7 @@ func replayCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func(s
 	cmd.Flag("format", "table, json or html.").Default("table").EnumVar(&f.format, "table", "json", "html")
 	cmd.Flag("fail-below", "Exit with 1 where a figure is below a limit, such as alert_agreement=0.9; may be repeated.").StringsVar(&f.below)
 	cmd.Flag("fail-above", "Exit with 1 where a figure is above a limit, such as max_queue_age_seconds=60; may be repeated.").StringsVar(&f.above)
-	return cmd, func(stdout, stderr io.Writer) int {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		switch err := f.replay(ctx, stdout, stderr); {
-		case errors.Is(err, errUsage):
-			fmt.Fprintf(stderr, "sluice: replay: %v; try --help\n", err)
-			return exitUsage
-		case err != nil:
-			fmt.Fprintf(stderr, "sluice: replay: %v\n", err)
-			return exitError
-		}
-		return exitOK
-	}
+	return cmd, reported("replay", f.replay)
 }
 
 // replay writes the report to stdout, and to stderr what is to be said about it.

@@ -9,11 +9,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -40,22 +37,17 @@ func tapCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func(stdo
 	cmd.Flag("limit", "End after so many samples. 0: go on.").Default("0").IntVar(&f.limit)
 	cmd.Flag("address", "URL of the gateway.").Default("http://127.0.0.1:9201").StringVar(&f.address)
 	cmd.Flag("format", "text or json, one object a line.").Default("text").EnumVar(&f.format, "text", "json")
-	return cmd, reported("tap", func(stdout io.Writer) error {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		return f.watch(ctx, stdout)
-	})
+	return cmd, reported("tap", func(ctx context.Context, stdout, _ io.Writer) error { return f.watch(ctx, stdout) })
 }
 
 func (f *tapFlags) watch(ctx context.Context, stdout io.Writer) error {
-	base, err := url.Parse(f.address)
-	if err != nil || base.Host == "" {
-		return fmt.Errorf("%w: --address: %q is no URL such as http://127.0.0.1:9201", errUsage, f.address)
+	u, err := gatewayURL(f.address, "api/v1/tap")
+	if err != nil {
+		return err
 	}
 	if f.limit < 0 {
 		return fmt.Errorf("%w: --limit: must not be negative", errUsage)
 	}
-	u := base.JoinPath("api/v1/tap")
 	query := url.Values{"backend": {f.backend}, "match": {f.match}}
 	if f.limit > 0 {
 		query.Set("limit", strconv.Itoa(f.limit))
