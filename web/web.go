@@ -3,6 +3,7 @@
 package web
 
 import (
+	"cmp"
 	"io"
 	"log/slog"
 	"net/http"
@@ -109,16 +110,22 @@ func (s *Site) starting(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		return
 	}
+	// Whatever Ready says by now: nobody looked at the request, and a 2xx would tell a
+	// sender that its data is kept.
 	w.Header().Set("Retry-After", "1")
-	s.ready(w, r)
+	notReady(w, cmp.Or(s.o.Ready(), "starting"))
 }
 
 func (s *Site) ready(w http.ResponseWriter, _ *http.Request) {
 	if reason := s.o.Ready(); reason != "" {
-		http.Error(w, "Sluice is not ready: "+reason+".", http.StatusServiceUnavailable)
+		notReady(w, reason)
 		return
 	}
 	_, _ = w.Write([]byte("Sluice is ready.\n"))
+}
+
+func notReady(w http.ResponseWriter, reason string) {
+	http.Error(w, "Sluice is not ready: "+reason+".", http.StatusServiceUnavailable)
 }
 
 func (s *Site) reload(w http.ResponseWriter, _ *http.Request) {

@@ -25,6 +25,11 @@ func TestNothingIsMissingWhileStarting(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, r.Code)
 	require.Equal(t, "1", r.Header().Get("Retry-After"))
 	require.Contains(t, r.Body.String(), "opening backend local")
+	// Nor is it taken when the gateway became ready after the request had found no routes.
+	w.change(func(st *Status) { st.NotReady = "" })
+	for _, path := range []string{"/api/v1/write", "/v1/metrics"} {
+		require.Equal(t, http.StatusServiceUnavailable, do(s, http.MethodPost, path).Code, path)
+	}
 	for _, path := range []string{"/", "/-/healthy", "/metrics", "/api/v1/status", "/assets/status.css", "/assets/status.js"} {
 		require.Equal(t, http.StatusOK, do(s, http.MethodGet, path).Code, path)
 	}
