@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-metrics/sluice/internal/testutil"
+	"github.com/sluice-metrics/sluice/web"
 )
 
 // TestQuickStart does what a newcomer does: starts the program without a file in an
@@ -57,6 +59,14 @@ func TestQuickStart(t *testing.T) {
 		}
 		return ""
 	})
+	// Where it went, and who sent it.
+	var told web.Explanation
+	getJSON(t, base+"/api/v1/explain?"+url.Values{"series": {load.Keys()[0]}}.Encode(), &told)
+	require.Len(t, told.Routes, 1)
+	require.True(t, told.Routes[0].Takes)
+	require.NotNil(t, told.LastSent)
+	require.Equal(t, "127.0.0.1 (sluice-test, rw1)", told.LastSent.By())
+	require.WithinDuration(t, time.Now(), told.LastSent.At, time.Minute)
 	require.Equal(t, 0, p.Stop(t, 40*time.Second))
 }
 

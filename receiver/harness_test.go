@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,6 +58,8 @@ type gate struct {
 	metadata *remotewrite.MetadataCache
 	ingester *receiver.Ingester
 	handler  *receiver.Handler
+	senders  *receiver.Senders
+	clock    atomic.Int64 // Unix ms, of the senders
 	registry *prometheus.Registry
 
 	mu       sync.Mutex
@@ -123,7 +126,9 @@ func newGate(t testing.TB, change ...func(*setup)) *gate {
 			g.appended.Add(b.Counts)
 		},
 	})
-	g.handler = receiver.NewHandler(receiver.Options{Config: s.receiver, Ingester: g.ingester, Metrics: m, Logger: logger, Now: now})
+	g.clock.Store(startMs)
+	g.senders = receiver.NewSenders(func() time.Time { return time.UnixMilli(g.clock.Load()) })
+	g.handler = receiver.NewHandler(receiver.Options{Config: s.receiver, Ingester: g.ingester, Senders: g.senders, Metrics: m, Logger: logger, Now: now})
 	mux := http.NewServeMux()
 	for _, p := range receiver.Paths {
 		mux.Handle(p, g.handler)

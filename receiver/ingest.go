@@ -124,11 +124,18 @@ func refuse(status int, format string, args ...any) error {
 	return &Refusal{Status: status, Err: fmt.Errorf(format, args...)}
 }
 
-// Ingest keeps the request in buf, which it owns from now on, whatever the outcome. A
+// Request is what Ingest is given.
+type Request struct {
+	Version series.Version
+	Body    *series.Buffer // as it was sent: a snappy block
+	Sender  series.Sender  // 0: nobody knows
+}
+
+// Ingest keeps the request, whose body it owns from now on, whatever the outcome. A
 // nil error with Refused counts is a partial write. The error is a *Refusal, or that of
 // ctx; after either nothing was kept.
-func (in *Ingester) Ingest(ctx context.Context, v series.Version, buf *series.Buffer) (Result, error) {
-	d, err := in.judged(ctx, v, buf)
+func (in *Ingester) Ingest(ctx context.Context, r Request) (Result, error) {
+	d, err := in.judged(ctx, r)
 	if err != nil {
 		return Result{}, err
 	}
@@ -159,28 +166,29 @@ const settleTries = 3
 
 // judged is decode of a request that may have to wait for Pairs. It is decoded anew after
 // that: while it waits, its memory is that of its body.
-func (in *Ingester) judged(ctx context.Context, v series.Version, buf *series.Buffer) (decoded, error) {
+func (in *Ingester) judged(ctx context.Context, r Request) (decoded, error) {
 	var settled Unsettled
 	for tries := 0; ; tries++ {
-		d, err := in.decode(ctx, v, buf, settled)
+		d, err := in.decode(ctx, r, settled)
 		if !errors.As(err, &settled) {
 			return d, err
 		}
 		if tries == settleTries {
 			err = refuse(http.StatusServiceUnavailable, "%w, again and again", err)
 		} else {
-			err = in.settle(ctx, settled, int64(len(buf.B)))
+			err = in.settle(ctx, settled, int64(len(r.Body.B)))
 		}
 		if err != nil {
-			buf.Free()
+			r.Body.Free()
 			return decoded{}, err
 		}
 	}
 }
 
 // decode makes a batch of the request. Where it returns one, the gate is held for
-// reading. It owns buf, but after an error that is Unsettled.
-func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Buffer, settled Unsettled) (decoded, error) {
+// reading. It owns the body, but after an error that is Unsettled.
+func (in *Ingester) decode(ctx context.Context, r Request, settled Unsettled) (decoded, error) {
+	v, buf := r.Version, r.Body
 	free := buf
 	defer func() {
 		if free != nil {
@@ -241,6 +249,7 @@ func (in *Ingester) decode(ctx context.Context, v series.Version, buf *series.Bu
 			in.gate.RUnlock()
 		}
 	}()
+	s.res.Sender = r.Sender
 	in.o.Resolver.Resolve(&s.msg, &s.res)
 	in.o.Metrics.newSeries.Add(float64(s.res.New - s.res.Overflowed))
 	in.o.Metrics.overflowed.Add(float64(s.res.Overflowed))

@@ -58,7 +58,7 @@ func newBenchIngester(t testing.TB) *receiver.Ingester {
 func ingest(t testing.TB, in *receiver.Ingester, v series.Version, body []byte) {
 	buf := series.NewBuffer(len(body))
 	buf.B = append(buf.B, body...)
-	result, err := in.Ingest(context.Background(), v, buf)
+	result, err := in.Ingest(context.Background(), receiver.Request{Version: v, Body: buf})
 	if err != nil || result.Written.Samples != benchSeries {
 		t.Fatal(result, err)
 	}

@@ -96,7 +96,7 @@ func (o *otlpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var result Result
 	if buf != nil {
-		if result, err = o.h.o.Ingester.Ingest(r.Context(), series.V2, buf); err != nil {
+		if result, err = o.h.o.Ingester.Ingest(r.Context(), Request{Version: series.V2, Body: buf, Sender: o.h.sender(r, otlpProtocol)}); err != nil {
 			a.refuse(err)
 			return
 		}

@@ -50,9 +50,11 @@ const maxAnswer = 1 << 10
 type Options struct {
 	Config   Config
 	Ingester *Ingester
-	Metrics  *Metrics
-	Logger   *slog.Logger
-	Now      func() time.Time
+	// Senders is told who sends what; nil: nobody asks.
+	Senders *Senders
+	Metrics *Metrics
+	Logger  *slog.Logger
+	Now     func() time.Time
 }
 
 // Handler answers remote-write requests on every path it is mounted on.
@@ -108,8 +110,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer leave()
 	h.o.Metrics.receivedBytes.WithLabelValues(v.String()).Add(float64(len(buf.B)))
 
-	result, err := h.o.Ingester.Ingest(r.Context(), v, buf)
+	result, err := h.o.Ingester.Ingest(r.Context(), Request{Version: v, Body: buf, Sender: h.sender(r, v.String())})
 	a.finish(result, err)
+}
+
+// sender is the number of who sends the request.
+func (h *Handler) sender(r *http.Request, protocol string) series.Sender {
+	if h.o.Senders == nil {
+		return 0
+	}
+	return h.o.Senders.note(r, protocol)
 }
 
 // startReading bounds the time that the body may take. Also a refusal waits for the rest

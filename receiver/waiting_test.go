@@ -171,7 +171,7 @@ func TestWaiting_SenderGoes(t *testing.T) {
 	buf.B = snappy.Encode(nil, body)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := g.ingester.Ingest(ctx, series.V1, buf)
+		_, err := g.ingester.Ingest(ctx, receiver.Request{Version: series.V1, Body: buf})
 		ended <- err
 	}()
 	eventually(t, func() bool { return a.waiting.Load() == 1 })

@@ -96,6 +96,10 @@ func (r *Router) Table() *Table {
 // Resolution is what Resolve found out about a request. It is reused by the next
 // Resolve.
 type Resolution struct {
+	// Sender is who sent the request. It is the caller's to set before Resolve; 0: nobody
+	// knows.
+	Sender series.Sender
+
 	Epoch uint32
 	IDs   []series.ID // one per series
 	// Routed is what each backend takes, in the order of the table's list; nil when
@@ -136,7 +140,7 @@ func (r *Router) Resolve(m *remotewrite.Message, res *Resolution) {
 	n := len(m.Series)
 	res.reset(n, t.Epoch, partial)
 
-	rd := r.series.Reader()
+	rd := r.series.Reader(res.Sender)
 	for i := range m.Series {
 		sp, ok := rd.Find(m.Series[i].Key)
 		if !ok {
@@ -159,6 +163,12 @@ func (r *Router) Resolve(m *remotewrite.Message, res *Resolution) {
 	if partial {
 		res.count(t, m)
 	}
+}
+
+// Seen returns the tick of the series table at which the series with these canonical
+// labels was seen last, and from whom; ok is false for one that is not known now.
+func (r *Router) Seen(canonical []remotewrite.Label) (tick uint32, from series.Sender, ok bool) {
+	return r.series.Seen(remotewrite.CanonicalKey(canonical, r.seed))
 }
 
 // decide looks at the labels of the missed series.
@@ -203,7 +213,7 @@ func (r *Router) decide(t *Table, m *remotewrite.Message, res *Resolution) {
 	}
 	res.New = len(known)
 	res.ids = append(res.ids[:0], make([]series.ID, len(known))...)
-	res.Overflowed = r.series.Insert(t.Epoch, res.entries, res.ids)
+	res.Overflowed = r.series.Insert(series.Decision{Epoch: t.Epoch, Sender: res.Sender}, res.entries, res.ids)
 	for j, i := range known {
 		res.IDs[i] = res.ids[j]
 	}
@@ -320,7 +330,7 @@ func (r *Router) TakesOf(t *Table, bit uint, b *series.Batch) (set series.Set, n
 	if b.Epoch != t.Epoch {
 		return nil, 0, false
 	}
-	rd := r.series.Reader()
+	rd := r.series.Reader(0)
 	defer rd.Close()
 	if rd.Epoch() != t.Epoch {
 		return nil, 0, false // the bits of routes may be those of another list by now

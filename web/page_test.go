@@ -141,6 +141,9 @@ func TestExplainAPI(t *testing.T) {
 		Rate: 0.25, Why: "queue_age is 14.2 of 10; the rate goes from 0.4 to 0.25: the backlog grows",
 	}, e.Routes[0])
 	require.Equal(t, Route{Backend: "archive"}, e.Routes[1])
+	require.Equal(t, "10.1.0.7 for 10.9.0.3 (Prometheus/3.1.0, rw2)", e.LastSent.By())
+	page := do(w.site, http.MethodGet, "/?series=up").Body.String()
+	require.Regexp(t, `Last sent at \S+ by 10\.1\.0\.7 for 10\.9\.0\.3 \(Prometheus/3\.1\.0, rw2\)`, page)
 
 	r = do(w.site, http.MethodGet, "/api/v1/explain")
 	require.Equal(t, http.StatusBadRequest, r.Code)

@@ -106,7 +106,7 @@ func newWorld(t *testing.T, name string) *world {
 			return Explanation{Series: text + name, Routes: []Route{
 				{Backend: "main" + name, Takes: true, Sampling: true, Class: "normal", Rule: "everything else" + name},
 				{Backend: "archive", Selector: ""},
-			}}, nil
+			}, LastSent: &LastSent{At: noon, Address: "10.1.0.7", Forwarded: "10.9.0.3", UserAgent: "Prometheus/3.1.0" + name, Protocol: "rw2"}}, nil
 		},
 		Events: w.events,
 		Logger: logger,

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"strings"
 	"time"
 
 	"github.com/sluice-metrics/sluice/internal/series"
@@ -217,6 +218,33 @@ type Explanation struct {
 	// Series is the series in its canonical spelling.
 	Series string  `json:"series"`
 	Routes []Route `json:"backends"`
+	// LastSent is nil where nobody sent it since the start, or not for so long that the
+	// gateway does not know it any more.
+	LastSent *LastSent `json:"last_sent,omitempty"`
+}
+
+// LastSent is who sent a series last, as far as senders tell.
+type LastSent struct {
+	At        time.Time `json:"at"` // true to ten seconds
+	Address   string    `json:"address"`
+	Forwarded string    `json:"forwarded_for,omitempty"` // what a proxy says of who is behind it
+	UserAgent string    `json:"user_agent,omitempty"`
+	Protocol  string    `json:"protocol"` // rw1, rw2 or otlp
+}
+
+// By is who it was, in one line.
+func (l *LastSent) By() string {
+	var b strings.Builder
+	b.WriteString(l.Address)
+	if l.Forwarded != "" {
+		b.WriteString(" for " + l.Forwarded)
+	}
+	b.WriteString(" (")
+	if l.UserAgent != "" {
+		b.WriteString(l.UserAgent + ", ")
+	}
+	b.WriteString(l.Protocol + ")")
+	return b.String()
 }
 
 // Route is what becomes of a series at one backend.

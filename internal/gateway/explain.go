@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -25,11 +26,24 @@ func (p *page) explain(text string) (web.Explanation, error) {
 	if err != nil {
 		return web.Explanation{}, err
 	}
-	e := web.Explanation{Series: of.String(), Routes: []web.Route{}}
+	e := web.Explanation{Series: of.String(), Routes: []web.Route{}, LastSent: p.gateway.lastSent(list)}
 	for _, l := range *p.gateway.lines.Load() {
 		e.Routes = append(e.Routes, l.route(of, list))
 	}
 	return e, nil
+}
+
+// lastSent is who sent the series with these canonical labels last; nil where nobody knows.
+func (g *Gateway) lastSent(list []remotewrite.Label) *web.LastSent {
+	tick, number, ok := g.router.Seen(list)
+	if !ok {
+		return nil
+	}
+	from, at, ok := g.senders.Last(number, time.Unix(int64(tick), 0))
+	if !ok {
+		return nil
+	}
+	return &web.LastSent{At: at, Address: from.Address, Forwarded: from.Forwarded, UserAgent: from.UserAgent, Protocol: from.Protocol}
 }
 
 // parseSeries reads a series, in two spellings.

@@ -71,6 +71,7 @@ type Gateway struct {
 	metadata    *remotewrite.MetadataCache
 	ingester    *receiver.Ingester
 	receiver    *receiver.Handler
+	senders     *receiver.Senders
 	deadLetters *exporter.DeadLetters
 
 	thinners *thinning.Metrics
@@ -155,9 +156,11 @@ func New(o Options) (*Gateway, error) {
 		Metrics:  rm,
 		Now:      o.Now,
 	})
+	g.senders = receiver.NewSenders(o.Now)
 	g.receiver = receiver.NewHandler(receiver.Options{
 		Config:   o.Config.Receiver,
 		Ingester: g.ingester,
+		Senders:  g.senders,
 		Metrics:  rm,
 		Logger:   o.Logger.With("component", "receiver"),
 		Now:      o.Now,
@@ -267,7 +270,7 @@ func (g *Gateway) runTasks(ctx context.Context, wg *sync.WaitGroup) {
 func (g *Gateway) writeOwn(ctx context.Context, body []byte) error {
 	buf := series.NewBuffer(len(body))
 	buf.B = append(buf.B, body...)
-	result, err := g.ingester.Ingest(ctx, series.V2, buf)
+	result, err := g.ingester.Ingest(ctx, receiver.Request{Version: series.V2, Body: buf})
 	if err == nil && !result.Refused.Zero() {
 		err = errors.New(result.Text())
 	}

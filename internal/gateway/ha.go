@@ -71,7 +71,7 @@ func (p *pairs) close() error {
 func (g *Gateway) appendHeld(ctx context.Context, v series.Version, body []byte) error {
 	buf := series.NewBuffer(len(body))
 	buf.B = append(buf.B, body...)
-	_, err := g.ingester.Ingest(ctx, v, buf)
+	_, err := g.ingester.Ingest(ctx, receiver.Request{Version: v, Body: buf})
 	var refusal *receiver.Refusal
 	if errors.As(err, &refusal) && refusal.Status == http.StatusBadRequest {
 		return fmt.Errorf("%w: %w", ha.ErrRefused, err)

@@ -10,9 +10,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-metrics/sluice/config"
+	"github.com/sluice-metrics/sluice/internal/series"
 	"github.com/sluice-metrics/sluice/lock"
 	"github.com/sluice-metrics/sluice/lock/local"
 	"github.com/sluice-metrics/sluice/probe"
+	"github.com/sluice-metrics/sluice/router"
 	"github.com/sluice-metrics/sluice/sampler"
 	"github.com/sluice-metrics/sluice/web"
 )
@@ -31,7 +33,7 @@ func selecting(t *testing.T, text string) *page {
 		}
 		lines = append(lines, l)
 	}
-	g := &Gateway{lines: atomic.Pointer[[]*line]{}}
+	g := &Gateway{lines: atomic.Pointer[[]*line]{}, router: router.New(series.NewTable(10), 1)}
 	g.lines.Store(&lines)
 	return &page{gateway: g}
 }

@@ -32,7 +32,7 @@ func (g *Gateway) insert(t *testing.T, n uint64) series.ID {
 	t.Helper()
 	ids := make([]series.ID, 1)
 	key := series.Key{Hi: n, Lo: n}
-	require.Zero(t, g.table.Insert(g.table.Epoch(), []series.Entry{{Key: key, Canonical: key}}, ids))
+	require.Zero(t, g.table.Insert(series.Decision{Epoch: g.table.Epoch()}, []series.Entry{{Key: key, Canonical: key}}, ids))
 	return ids[0]
 }
 

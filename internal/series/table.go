@@ -27,7 +27,7 @@ type Table struct {
 	spellings int // keys in shards: one canonical for each live series, and others
 	respelled int // those of them that are not spelled canonically
 
-	// now is the tick and the epoch that a series seen now is marked with.
+	// now is the mark of a series that is seen now, without a sender.
 	now atomic.Uint64
 }
 
@@ -39,13 +39,30 @@ const (
 
 // chunk is the state of chunkSize ids. Everything but seen is written under mu.
 type chunk struct {
-	seen   [chunkSize]atomic.Uint64 // tick<<32 | epoch
+	seen   [chunkSize]atomic.Uint64 // see mark
 	routes [chunkSize]uint64
 	// keys is one spelling of each series that has no flags. Senders repeat themselves:
 	// the series after one is mostly that with the next id, which is found here without
 	// a look into the maps.
 	keys [chunkSize]Key
 }
+
+// A mark says when and from whom a series was seen last, and in which epoch its routes
+// were decided: the tick in the upper 32 bits, then the sender, then the epoch.
+const (
+	epochBits  = 20
+	epochMask  = 1<<epochBits - 1
+	senderMask = (1<<32 - 1) &^ epochMask
+)
+
+// Sender is a number for who sent a request; 0: nobody knows. What it stands for is the
+// caller's business.
+type Sender uint16
+
+// MaxSender is the largest Sender.
+const MaxSender = Sender(senderMask >> epochBits)
+
+func senderOf(mark uint64) Sender { return Sender(mark & senderMask >> epochBits) }
 
 // Flags of one spelling, kept beside the id.
 const (
@@ -74,18 +91,27 @@ func NewTable(maxSeries int) *Table {
 func (t *Table) Tick(tick uint32) {
 	for {
 		o := t.now.Load()
-		if t.now.CompareAndSwap(o, uint64(tick)<<32|o&0xffffffff) {
+		if t.now.CompareAndSwap(o, uint64(tick)<<32|o&epochMask) {
 			return
 		}
 	}
 }
 
 // NextEpoch makes all routes stale: Find does not know a series again before it was
-// inserted anew. It returns the new epoch.
-func (t *Table) NextEpoch() uint32 { return uint32(t.now.Add(1)) }
+// inserted anew. It returns the new epoch. Epochs come again after a million: by then a
+// series that was not seen since is evicted.
+func (t *Table) NextEpoch() uint32 {
+	for {
+		o := t.now.Load()
+		next := (o + 1) & epochMask
+		if t.now.CompareAndSwap(o, o&^epochMask|next) {
+			return uint32(next)
+		}
+	}
+}
 
 // Epoch is the present epoch of routes.
-func (t *Table) Epoch() uint32 { return uint32(t.now.Load()) }
+func (t *Table) Epoch() uint32 { return uint32(t.now.Load() & epochMask) }
 
 // Len is the number of series with an id of their own.
 func (t *Table) Len() int {
@@ -97,21 +123,26 @@ func (t *Table) Len() int {
 // Reader is a view on the table for many look-ups under one lock. Close it soon.
 type Reader struct {
 	t    *Table
-	now  uint64
-	next ID // the id after the one found last
+	now  uint64 // the mark of what is found
+	kept uint64 // the bits of older marks that stay: the sender, where this one is not known
+	next ID     // the id after the one found last
 }
 
-// Reader locks the table for reading.
-func (t *Table) Reader() Reader {
+// Reader locks the table for reading, on behalf of a sender.
+func (t *Table) Reader(from Sender) Reader {
 	t.mu.RLock()
-	return Reader{t: t, now: t.now.Load(), next: t.next}
+	r := Reader{t: t, now: t.now.Load() | uint64(from)<<epochBits, next: t.next}
+	if from == 0 {
+		r.kept = senderMask
+	}
+	return r
 }
 
 // Close ends the reading.
 func (r *Reader) Close() { r.t.mu.RUnlock() }
 
 // Epoch is the epoch in which the reader's answers hold.
-func (r *Reader) Epoch() uint32 { return uint32(r.now) }
+func (r *Reader) Epoch() uint32 { return uint32(r.now & epochMask) }
 
 // Find returns what is known of the spelling and marks its series as seen. It fails for
 // a key that was never inserted and for a series whose routes are of an older epoch.
@@ -144,14 +175,28 @@ func (r *Reader) mark(id ID) bool {
 	r.next = id + 1
 	seen := &r.t.chunks[id/chunkSize].seen[id%chunkSize]
 	s := seen.Load()
-	if s == r.now {
+	mark := r.now | s&r.kept
+	if s == mark {
 		return true
 	}
-	if uint32(s) != uint32(r.now) {
+	if (s^mark)&epochMask != 0 {
 		return false
 	}
-	seen.Store(r.now)
+	seen.Store(mark)
 	return true
+}
+
+// Seen returns the tick at which the series with the canonical key was seen last, and
+// from whom; ok is false for one that the table does not know.
+func (t *Table) Seen(canonical Key) (tick uint32, from Sender, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	id, ok := t.idOf(canonical)
+	if !ok {
+		return 0, 0, false
+	}
+	s := t.chunks[id/chunkSize].seen[id%chunkSize].Load()
+	return uint32(s >> 32), senderOf(s), true
 }
 
 // Routes is the set of backends, one bit each, that the series goes to. The id must
@@ -179,14 +224,20 @@ func (e *Entry) flags() uint32 {
 	return f
 }
 
+// Decision is what the entries of one Insert have in common.
+type Decision struct {
+	Epoch  uint32 // in which their routes were decided
+	Sender Sender // from whom they came
+}
+
 // Insert makes Find know the entries' spellings from now on and writes the id of each
-// to ids. epoch is the one in which their routes were decided: when it has passed, the
+// to ids. When the epoch in which their routes were decided has passed, the
 // entries get ids but have to be inserted again. A series beyond the table's bound
 // gets a shared id and is not remembered; Insert returns how many these were.
-func (t *Table) Insert(epoch uint32, entries []Entry, ids []ID) (overflowed int) {
+func (t *Table) Insert(d Decision, entries []Entry, ids []ID) (overflowed int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	mark := t.now.Load()&^0xffffffff | uint64(epoch)
+	mark := t.now.Load()&^epochMask | uint64(d.Sender)<<epochBits | uint64(d.Epoch)&epochMask
 	for i := range entries {
 		e := &entries[i]
 		id, ok := t.idOf(e.Canonical)
@@ -208,7 +259,11 @@ func (t *Table) Insert(epoch uint32, entries []Entry, ids []ID) (overflowed int)
 		if e.flags() == 0 {
 			c.keys[id%chunkSize] = e.Key
 		}
-		c.seen[id%chunkSize].Store(mark)
+		if seen := &c.seen[id%chunkSize]; ok && d.Sender == 0 {
+			seen.Store(mark | seen.Load()&senderMask)
+		} else {
+			seen.Store(mark)
+		}
 		ids[i] = id
 	}
 	return overflowed

@@ -41,9 +41,18 @@ type modelSeries struct {
 	id          series.ID
 	routes      uint64
 	tick, epoch uint32
+	from        series.Sender
 }
 
-func (m *modelTable) find(k series.Key) (series.Spelling, bool) {
+// seen notes when and from whom; nobody does not take the place of somebody.
+func (s *modelSeries) seen(tick uint32, from series.Sender) {
+	s.tick = tick
+	if from != 0 {
+		s.from = from
+	}
+}
+
+func (m *modelTable) find(k series.Key, from series.Sender) (series.Spelling, bool) {
 	sp, ok := m.spellings[k]
 	if !ok {
 		return series.Spelling{}, false
@@ -52,12 +61,12 @@ func (m *modelTable) find(k series.Key) (series.Spelling, bool) {
 	if s.epoch != m.epoch {
 		return series.Spelling{}, false
 	}
-	s.tick = m.tick
+	s.seen(m.tick, from)
 	return series.Spelling{ID: s.id, Respell: sp.respell, NonLegacy: sp.nonLegacy}, true
 }
 
 // insert takes the id that the table gave and checks that it may.
-func (m *modelTable) insert(t require.TestingT, e series.Entry, id series.ID, epoch uint32) (overflowed bool) {
+func (m *modelTable) insert(t require.TestingT, e series.Entry, id series.ID, of series.Decision) (overflowed bool) {
 	s := m.series[e.Canonical]
 	switch {
 	case s != nil:
@@ -77,7 +86,8 @@ func (m *modelTable) insert(t require.TestingT, e series.Entry, id series.ID, ep
 		m.spellings[e.Canonical] = modelSpelling{e.Canonical, false, e.NonLegacy}
 	}
 	m.spellings[e.Key] = modelSpelling{e.Canonical, e.Respell, e.NonLegacy}
-	s.routes, s.tick, s.epoch = e.Routes, m.tick, epoch
+	s.routes, s.epoch = e.Routes, of.Epoch
+	s.seen(m.tick, of.Sender)
 	return false
 }
 
@@ -112,6 +122,7 @@ func TestTable_EqualsModel(t *testing.T) {
 		m := &modelTable{max: limit, epoch: table.Epoch(), spellings: map[series.Key]modelSpelling{}, series: map[series.Key]*modelSeries{}, idle: map[series.ID]bool{}}
 		number := rapid.IntRange(0, 20)
 		spelling := rapid.IntRange(0, 4)
+		sender := rapid.SampledFrom([]series.Sender{0, 1, 2, series.MaxSender})
 		t.Repeat(map[string]func(*rapid.T){
 			"insert": func(t *rapid.T) {
 				var entries []series.Entry
@@ -123,17 +134,19 @@ func TestTable_EqualsModel(t *testing.T) {
 					epoch--
 				}
 				ids := make([]series.ID, len(entries))
-				overflowed := table.Insert(epoch, entries, ids)
+				of := series.Decision{Epoch: epoch, Sender: sender.Draw(t, "sender")}
+				overflowed := table.Insert(of, entries, ids)
 				want := 0
 				for i, e := range entries {
-					if m.insert(t, e, ids[i], epoch) {
+					if m.insert(t, e, ids[i], of) {
 						want++
 					}
 				}
 				require.Equal(t, want, overflowed)
 			},
 			"find": func(t *rapid.T) {
-				rd := table.Reader()
+				from := sender.Draw(t, "sender")
+				rd := table.Reader(from)
 				defer rd.Close()
 				require.Equal(t, m.epoch, rd.Epoch())
 				for range 20 {
@@ -142,7 +155,7 @@ func TestTable_EqualsModel(t *testing.T) {
 						k = series.Key{} // what a message's series with broken references has
 					}
 					got, ok := rd.Find(k)
-					want, known := m.find(k)
+					want, known := m.find(k, from)
 					if ok {
 						require.True(t, known)
 						require.Equal(t, want, got)
@@ -176,6 +189,17 @@ func TestTable_EqualsModel(t *testing.T) {
 			"": func(t *rapid.T) {
 				require.Equal(t, len(m.series), table.Len())
 				require.Equal(t, m.epoch, table.Epoch())
+				if limit < 1000 {
+					return // it does not know each spelling that the model knows
+				}
+				for k, s := range m.series {
+					tick, from, ok := table.Seen(k)
+					require.True(t, ok)
+					require.Equal(t, s.tick, tick)
+					require.Equal(t, s.from, from)
+				}
+				_, _, ok := table.Seen(keyOf(-1))
+				require.False(t, ok)
 			},
 		})
 	})
@@ -192,10 +216,10 @@ func TestTable_ManySeries(t *testing.T) {
 	for i := range entries {
 		entries[i] = series.Entry{Canonical: keyOf(i), Key: keyOf(i), Routes: uint64(i)}
 	}
-	require.Zero(t, table.Insert(table.Epoch(), entries, ids))
+	require.Zero(t, table.Insert(series.Decision{Epoch: table.Epoch()}, entries, ids))
 	find := func(from, to, step int, tick uint32) {
 		table.Tick(tick)
-		rd := table.Reader()
+		rd := table.Reader(0)
 		defer rd.Close()
 		for i := from; i != to; i += step {
 			sp, ok := rd.Find(keyOf(i))
@@ -210,14 +234,14 @@ func TestTable_ManySeries(t *testing.T) {
 	evicted := table.Evict(2)
 	require.Len(t, evicted, n/2)
 	require.Equal(t, n/2, table.Len())
-	require.Equal(t, 1, table.Insert(table.Epoch(), []series.Entry{{Canonical: keyOf(n), Key: keyOf(n)}}, make([]series.ID, 1)),
+	require.Equal(t, 1, table.Insert(series.Decision{Epoch: table.Epoch()}, []series.Entry{{Canonical: keyOf(n), Key: keyOf(n)}}, make([]series.ID, 1)),
 		"they count against the bound until they are freed")
 	table.Free(evicted)
 	for i := range entries[:n/2] {
 		entries[i] = series.Entry{Canonical: keyOf(n + i), Key: keyOf(n + i)}
 	}
 	again := make([]series.ID, n/2)
-	require.Zero(t, table.Insert(table.Epoch(), entries[:n/2], again))
+	require.Zero(t, table.Insert(series.Decision{Epoch: table.Epoch()}, entries[:n/2], again))
 	seen := map[series.ID]bool{}
 	for _, id := range append(again, ids[:n/2]...) {
 		require.False(t, seen[id])
@@ -225,7 +249,7 @@ func TestTable_ManySeries(t *testing.T) {
 		require.Less(t, id, series.Overflow+n, "evicted ids are used again before new ones")
 	}
 	find(0, n/2, 1, 3)
-	rd := table.Reader()
+	rd := table.Reader(0)
 	defer rd.Close()
 	for i := n / 2; i < n; i++ {
 		_, ok := rd.Find(keyOf(i))
@@ -238,7 +262,7 @@ func TestTable_FreeOfOthers(t *testing.T) {
 	table := series.NewTable(10)
 	table.Tick(1)
 	ids := make([]series.ID, 1)
-	table.Insert(table.Epoch(), []series.Entry{{Canonical: keyOf(1), Key: keyOf(1)}}, ids)
+	table.Insert(series.Decision{Epoch: table.Epoch()}, []series.Entry{{Canonical: keyOf(1), Key: keyOf(1)}}, ids)
 	for _, id := range []series.ID{ids[0], 0, series.Overflow + 1, series.Overflow + 1<<20} {
 		require.Panics(t, func() { table.Free([]series.ID{id}) }, "id %d", id)
 	}
@@ -259,7 +283,7 @@ func TestTable_SpellingsAreBounded(t *testing.T) {
 	for i := range entries {
 		entries[i] = inOrder(i)
 	}
-	table.Insert(table.Epoch(), entries, ids)
+	table.Insert(series.Decision{Epoch: table.Epoch()}, entries, ids)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -268,12 +292,12 @@ func TestTable_SpellingsAreBounded(t *testing.T) {
 			entries[i].Key = keyOf(2*n + round*n + i)
 			entries[i].Respell = round%2 == 0
 		}
-		require.Zero(t, table.Insert(table.Epoch(), entries, ids))
+		require.Zero(t, table.Insert(series.Decision{Epoch: table.Epoch()}, entries, ids))
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	require.Less(t, int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(1<<20), "a million spellings of a thousand series")
-	rd := table.Reader()
+	rd := table.Reader(0)
 	defer rd.Close()
 	for i := range n {
 		for _, k := range []series.Key{keyOf(i), keyOf(i + n)} {
@@ -290,8 +314,8 @@ func TestTable_RespelledIsLearntAgain(t *testing.T) {
 	table := series.NewTable(10)
 	id := make([]series.ID, 1)
 	insert := func(k int) {
-		table.Insert(table.Epoch(), []series.Entry{{Canonical: keyOf(0), Key: keyOf(k), Respell: true}}, id)
-		rd := table.Reader()
+		table.Insert(series.Decision{Epoch: table.Epoch()}, []series.Entry{{Canonical: keyOf(0), Key: keyOf(k), Respell: true}}, id)
+		rd := table.Reader(0)
 		defer rd.Close()
 		sp, ok := rd.Find(keyOf(k))
 		require.True(t, ok)
@@ -332,14 +356,14 @@ func TestTable_Concurrency(t *testing.T) {
 			for range 20_000 {
 				i := rng.IntN(n)
 				epoch := table.Epoch()
-				rd := table.Reader()
+				rd := table.Reader(0)
 				sp, ok := rd.Find(keyOf(i))
 				if ok && rd.Routes(sp.ID) != uint64(i) {
 					t.Errorf("series %d has the routes of %d", i, rd.Routes(sp.ID))
 				}
 				rd.Close()
 				if !ok {
-					table.Insert(epoch, []series.Entry{{Canonical: keyOf(i), Key: keyOf(i), Routes: uint64(i)}}, ids)
+					table.Insert(series.Decision{Epoch: epoch}, []series.Entry{{Canonical: keyOf(i), Key: keyOf(i), Routes: uint64(i)}}, ids)
 				}
 			}
 		})
@@ -356,7 +380,7 @@ func filled(n, spellings int) *series.Table {
 	for i := range n {
 		for k := range spellings {
 			e := series.Entry{Canonical: key(i, 0), Key: key(i, k), Routes: 1}
-			table.Insert(table.Epoch(), []series.Entry{e}, ids)
+			table.Insert(series.Decision{Epoch: table.Epoch()}, []series.Entry{e}, ids)
 		}
 	}
 	return table
@@ -409,7 +433,7 @@ func BenchmarkTableFind(b *testing.B) {
 	for name, step := range map[string]int{"in order": 1, "at random": 7919} {
 		b.Run(name, func(b *testing.B) {
 			i := 0
-			rd := table.Reader()
+			rd := table.Reader(0)
 			defer rd.Close()
 			for b.Loop() {
 				if _, ok := rd.Find(key(i, 0)); !ok {
@@ -428,7 +452,31 @@ func BenchmarkTableInsert(b *testing.B) {
 	i := 0
 	for b.Loop() {
 		entries[0] = series.Entry{Canonical: key(i, 0), Key: key(i, 0)}
-		table.Insert(0, entries, ids)
+		table.Insert(series.Decision{}, entries, ids)
 		i++
 	}
+}
+
+// An epoch that comes again does not reach into what else a mark says.
+func TestTable_EpochsComeAgain(t *testing.T) {
+	table := series.NewTable(1)
+	table.Tick(7)
+	first := table.Epoch()
+	id := make([]series.ID, 1)
+	table.Insert(series.Decision{Epoch: first, Sender: series.MaxSender}, []series.Entry{entryOf(1, 0, 0)}, id)
+	n := 1
+	for ; table.NextEpoch() != first; n++ {
+		require.Less(t, n, 1<<20)
+	}
+	require.Equal(t, 1<<20, n)
+	tick, from, ok := table.Seen(keyOf(10))
+	require.True(t, ok)
+	require.EqualValues(t, 7, tick)
+	require.Equal(t, series.MaxSender, from)
+	rd := table.Reader(3)
+	_, ok = rd.Find(keyOf(10))
+	rd.Close()
+	require.True(t, ok)
+	_, from, _ = table.Seen(keyOf(10))
+	require.EqualValues(t, 3, from)
 }
