@@ -426,7 +426,7 @@ func (p *picture) view(t *target, now time.Time) TargetView {
 	case t.last.err != nil:
 		v.Error = t.last.err.Error()
 	case t.probed:
-		v.Error = fmt.Sprintf("no probe has ended for %s", now.Sub(t.last.end).Round(time.Millisecond))
+		v.Error = fmt.Sprintf("no probe has ended since %s", t.last.end.UTC().Format(time.TimeOnly+" UTC"))
 	}
 	if v.Replica {
 		v.Lag = p.lag(t, now)

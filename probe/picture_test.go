@@ -154,7 +154,7 @@ func TestPicture_ReadingExpires(t *testing.T) {
 	}
 	v := s.view("r:1")
 	require.False(t, v.Success)
-	require.Contains(t, v.Error, "no probe has ended for 6s")
+	require.Equal(t, "no probe has ended since "+s.started.UTC().Format(time.TimeOnly+" UTC"), v.Error)
 	require.Nil(t, v.Reading)
 	require.Equal(t, ReasonUnreachable, v.Lag.Unknown)
 	require.Equal(t, RoleNone, v.Role)

@@ -10,9 +10,9 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// newParser takes all that some Prometheus may be told to take: what a query reads does not
+// NewParser takes all that some Prometheus may be told to take: what a query reads does not
 // depend on whether its server has a feature turned on.
-func newParser() parser.Parser {
+func NewParser() parser.Parser {
 	return parser.NewParser(parser.Options{
 		EnableExperimentalFunctions:  true,
 		ExperimentalDurationExpr:     true,
@@ -24,7 +24,7 @@ func newParser() parser.Parser {
 // AddQuery adds what a PromQL query reads; source says where it stands. It fails for a
 // query that does not parse.
 func (m *Metrics) AddQuery(query, source string) error {
-	expr, err := newParser().ParseExpr(query)
+	expr, err := NewParser().ParseExpr(query)
 	if err != nil {
 		return fmt.Errorf("parse query %q: %w", query, err)
 	}

@@ -65,7 +65,7 @@ func (s *rules) add(content []byte, file string) error {
 	if s.records == nil {
 		s.records = map[string][]parser.Expr{}
 	}
-	p := newParser()
+	p := NewParser()
 	var errs []error
 	for _, group := range parsed.Groups {
 		for _, rule := range group.Rules {

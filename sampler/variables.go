@@ -79,7 +79,7 @@ func (m *Metrics) putTemplate(name, expression string, r reading) error {
 // stand first, and with other things that may stand there while it does not parse.
 func parseTemplate(query string) (parser.Expr, error) {
 	t := newTemplate(query)
-	p := newParser()
+	p := NewParser()
 	var first error
 	choice := make([]int, len(t.places))
 	for range mostTries {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
+
+	"github.com/sluice-metrics/sluice/sampler"
 )
 
 // lookback is how old a sample may be and still be the value of its series, as in
@@ -53,7 +55,7 @@ func newEngine() *promql.Engine {
 		NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
 		EnableAtModifier:         true,
 		EnableNegativeOffset:     true,
-		Parser:                   newParser(),
+		Parser:                   sampler.NewParser(),
 	})
 }
 

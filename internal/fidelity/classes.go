@@ -62,7 +62,7 @@ func NewClasses(d *sampler.Describer) *Classes {
 // AddSeries adds a series as PromQL writes it, such as up{job="node"}. It fails for what
 // is none.
 func (c *Classes) AddSeries(text string) error {
-	ls, err := newParser().ParseMetric(text)
+	ls, err := sampler.NewParser().ParseMetric(text)
 	if err != nil {
 		return fmt.Errorf("%q is no series such as up{job=\"node\"}: %w", text, err)
 	}

@@ -236,6 +236,19 @@ func TestHeldHistograms(t *testing.T) {
 	require.Zero(t, got.Late)
 }
 
+// Queries and alerts that only a server with experimental functions takes are compared too.
+func TestExperimentalFunctions(t *testing.T) {
+	alerts, err := fidelity.ParseAlerts("r.yml", []byte("groups: [{name: a, rules: [{alert: A, expr: 'mad_over_time(g[1m]) < 1'}]}]"))
+	require.NoError(t, err)
+	o := fidelity.Options{
+		Capture: record(t, map[string]curve{"g": constant(1)}),
+		Queries: []fidelity.Query{{Expr: "limitk(1, g)"}, {Expr: "mad_over_time(g[1m])"}}, Alerts: alerts,
+	}
+	report, got := compare(t, o, keep(everything))
+	require.Equal(t, 1, report.Episodes)
+	require.Zero(t, got.Bad)
+}
+
 func TestLateSamplesAreCounted(t *testing.T) {
 	twice := &thinning{thin: func(_ string, _ time.Duration, in sampler.Sample) []sampler.Sample { return []sampler.Sample{in, in} }}
 	_, got := compare(t, fidelity.Options{Capture: record(t, map[string]curve{"g": constant(1)})}, twice)

@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v4"
+
+	"github.com/sluice-metrics/sluice/sampler"
 )
 
 // Query is one range query of a dashboard.
@@ -39,8 +41,6 @@ type queriesFile struct {
 	Queries []Query `yaml:"queries"`
 }
 
-func newParser() parser.Parser { return parser.NewParser(parser.Options{}) }
-
 // ParseQueries reads a file of queries: a YAML mapping with the list "queries", each with
 // "kind" and "expr". file is its name, for errors, which name all that is wrong.
 func ParseQueries(file string, content []byte) ([]Query, error) {
@@ -51,7 +51,7 @@ func ParseQueries(file string, content []byte) ([]Query, error) {
 	if len(f.Queries) == 0 {
 		return nil, fmt.Errorf("%s: it names no queries", file)
 	}
-	p := newParser()
+	p := sampler.NewParser()
 	var all []error
 	for i, q := range f.Queries {
 		e, err := p.ParseExpr(q.Expr)
@@ -68,7 +68,7 @@ func ParseQueries(file string, content []byte) ([]Query, error) {
 // ParseAlerts reads the alert rules of a Prometheus rule file; its recording rules are
 // left out. file is its name, for errors, which name all that is wrong.
 func ParseAlerts(file string, content []byte) ([]Alert, error) {
-	groups, errs := rulefmt.Parse(bytes.Clone(content), false, model.UTF8Validation, newParser(), slog.New(slog.DiscardHandler))
+	groups, errs := rulefmt.Parse(bytes.Clone(content), false, model.UTF8Validation, sampler.NewParser(), slog.New(slog.DiscardHandler))
 	if len(errs) > 0 {
 		for i, err := range errs {
 			errs[i] = fmt.Errorf("%s: %w", file, err)
