@@ -225,7 +225,7 @@ func (l *Lane) cover(end journal.Position) error {
 
 // store commits a checkpoint; commitMu is held.
 func (l *Lane) store(c checkpoint) error {
-	err := l.sync(c.Position)
+	err := l.sync(&c)
 	if err == nil && l.o.Sampling != nil {
 		err = l.settleLoans(&c)
 	}
@@ -245,9 +245,9 @@ func (l *Lane) store(c checkpoint) error {
 
 // sync makes sure that the backend does not lose in a power failure what is about to be
 // committed as delivered.
-func (l *Lane) sync(upTo journal.Position) error {
+func (l *Lane) sync(c *checkpoint) error {
 	s, ok := l.o.Backend.(Syncer)
-	if !ok || !l.o.Durable || upTo == l.committed.Position {
+	if !ok || !l.o.Durable || c.Position == l.committed.Position && c.Restore.Position == l.committed.Restore.Position {
 		return nil
 	}
 	return s.Sync()

@@ -2,6 +2,7 @@ package exporter_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,5 +141,37 @@ func TestRestore_Forgo(t *testing.T) {
 		require.Equal(t, samples(4), b.Totals.Restored)
 		require.Equal(t, samples(4), b.Totals.Redelivered, "it may have been there before")
 		require.Equal(t, s.journal.Tail(), r.cursor.Committed().Restore.Position)
+	})
+}
+
+// syncing is a backend that keeps what it takes on this machine.
+type syncing struct {
+	*exportertest.Backend
+	syncs *atomic.Int64
+}
+
+func (s syncing) Sync() error {
+	s.syncs.Add(1)
+	return nil
+}
+
+// What was given back survives a loss of power before the cursor says that it was given back,
+// also where nothing else is delivered meanwhile.
+func TestRestore_SyncedBeforeItIsCommitted(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := open(t, vfs.NewMem(), nil, "a")
+		defer s.close()
+		var syncs atomic.Int64
+		r := s.lane("a", exportertest.NewBackend(accept), func(o *exporter.Options) {
+			o.Sampling, o.Durable = withholding{}, true
+			o.Backend = syncing{o.Backend.(*exportertest.Backend), &syncs}
+		})
+		s.feed("m", 10, 1000)
+		pause(2 * time.Second)
+		before := syncs.Load()
+		giveBack(t, r, 10, exporter.Return{UpTo: s.journal.Tail(), Owed: samples(10)})
+		pause(2 * time.Second)
+		require.Equal(t, s.journal.Tail(), r.cursor.Committed().Restore.Position)
+		require.Greater(t, syncs.Load(), before, "the backend may lose what the cursor says that it has")
 	})
 }

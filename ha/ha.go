@@ -79,8 +79,8 @@ func (t *Tracker) tick() time.Duration {
 }
 
 // Run looks at the records, elects a replica where the elected one is silent, and appends
-// what was held back of those that were elected. It ends with ctx; what is held back is
-// lost then.
+// what was held back of those that were elected. It ends soon after ctx, when what is being
+// appended is; what else is held back is lost then.
 func (t *Tracker) Run(ctx context.Context) {
 	var handovers sync.WaitGroup
 	defer handovers.Wait()
@@ -92,9 +92,12 @@ func (t *Tracker) Run(ctx context.Context) {
 				handovers.Go(func() { t.handOver(ctx, c) })
 			}
 		}
+		if ctx.Err() != nil {
+			return
+		}
 		select {
 		case <-ctx.Done():
-			return
+			continue
 		case <-t.wake:
 			continue
 		case <-ticker.C:

@@ -30,8 +30,18 @@ func (c *cluster) ended() {
 	c.t.rouse()
 }
 
-// handOver appends what was held back of the replica that was elected, in order.
+// handOver appends what was held back of the replica that was elected, in order. It was
+// answered with success: the end of ctx lets it be finished, unless that takes long or fails.
 func (t *Tracker) handOver(ctx context.Context, c *cluster) {
+	work, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-work.Done():
+		case <-time.After(handoverGrace):
+			end()
+		}
+	})()
 	c.mu.Lock()
 	key := member{c.name, c.handover}
 	c.mu.Unlock()
@@ -46,7 +56,7 @@ func (t *Tracker) handOver(ctx context.Context, c *cluster) {
 		if e == nil {
 			continue
 		}
-		reason, err := t.appendHeld(ctx, c, e)
+		reason, err := t.appendHeld(work, c, e)
 		if err == nil {
 			t.buffer.remove(e, reason)
 			continue
@@ -67,6 +77,9 @@ func (t *Tracker) handOver(ctx context.Context, c *cluster) {
 
 // handoverRetry is the pause after an attempt to append that failed.
 const handoverRetry = 250 * time.Millisecond
+
+// handoverGrace is how long a handover may go on at a stop.
+const handoverGrace = 5 * time.Second
 
 // end ends a handover if nothing is left of the replica, and if it is still the one.
 func (c *cluster) end(replica string) bool {

@@ -240,6 +240,10 @@ func (in *Ingester) decode(ctx context.Context, r Request, settled Unsettled) (d
 	}
 	if v == series.V1 {
 		in.observeMetadata(s)
+		if pairs == nil && len(plain) > 0 && len(s.msg.Series)+len(s.md) == 0 {
+			// Mostly RW 2.0 under the wrong name, likewise.
+			return decoded{}, refuse(http.StatusBadRequest, "the body is not a prometheus.WriteRequest: it has neither series nor metadata")
+		}
 	}
 
 	in.gate.RLock()

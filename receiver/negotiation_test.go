@@ -193,3 +193,14 @@ func TestH12_OtherMethods(t *testing.T) {
 	require.Empty(t, g.kept())
 	require.Equal(t, 6.0, g.counter("sluice_receiver_requests_total", "protocol", "unknown", "code", "405"))
 }
+
+// A 2.0 message under the type of 1.0 holds nothing that 1.0 knows: a 2xx would lose it.
+func TestH3_V2UnderTheNameOfV1(t *testing.T) {
+	g := newGate(t)
+	for _, typ := range []string{typeV1, ""} {
+		a := g.do(g.request(typ, packV2(t, everythingV2().done())))
+		require.Equal(t, http.StatusBadRequest, a.status, "a 2xx, and nothing is kept")
+		require.Contains(t, a.text, "not a prometheus.WriteRequest")
+		require.Empty(t, g.kept())
+	}
+}

@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -27,7 +27,7 @@ type explainFlags struct {
 // the exit code.
 func explainCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func(stdout, stderr io.Writer) int) {
 	f := &explainFlags{}
-	cmd = app.Command("explain", "Tell where a series goes: to which backends, at which rate now, by which rule, in which class. Asks a running gateway.")
+	cmd = app.Command("explain", "Tell where a series goes: to which backends, at which rate now, by which rule, in which class; and who sent it last. Asks a running gateway.")
 	cmd.Arg("series", `The series, in single quotes, such as 'up{job="node"}'.`).Required().StringVar(&f.series)
 	cmd.Flag("address", "URL of the gateway.").Default("http://127.0.0.1:9201").StringVar(&f.address)
 	cmd.Flag("format", "table or json.").Default("table").EnumVar(&f.format, "table", "json")
@@ -49,46 +49,23 @@ func (f *explainFlags) tell(ctx context.Context, stdout io.Writer) error {
 
 // ask asks a running gateway.
 func (f *explainFlags) ask(ctx context.Context) (*gateway.Explanation, error) {
-	u, err := gatewayURL(f.address, "api/v1/explain")
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	resp, err := ask(ctx, f.address, "api/v1/explain", url.Values{"series": {f.series}})
 	if err != nil {
 		return nil, err
 	}
-	u.RawQuery = url.Values{"series": {f.series}}.Encode()
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
-	if err != nil {
-		return nil, fmt.Errorf("%w: --address: %w", errUsage, err)
+	if resp.StatusCode != http.StatusOK {
+		return nil, refused(resp, f.address)
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("no gateway answers at %s (is it running? --address names another): %w", f.address, err)
-	}
-	defer func() { _ = resp.Body.Close() }() // it was only read
 	const most = 8 << 20
-	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	body, err := readAnswer(resp, most)
 	if err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", u.Redacted(), err)
-	}
-	return explanationOf(resp.StatusCode, body, f.address)
-}
-
-func explanationOf(status int, body []byte, address string) (*gateway.Explanation, error) {
-	if status == http.StatusBadRequest {
-		var refusal struct {
-			Error string `json:"error"`
-		}
-		if json.Unmarshal(body, &refusal) == nil && refusal.Error != "" {
-			return nil, fmt.Errorf("%w: %s", errUsage, refusal.Error)
-		}
-	}
-	if status != http.StatusOK {
-		const most = 300
-		return nil, fmt.Errorf("%s answers %d: %s", address, status, strings.TrimSpace(string(body[:min(len(body), most)])))
+		return nil, err
 	}
 	e := &gateway.Explanation{}
 	if err := json.Unmarshal(body, e); err != nil {
-		return nil, fmt.Errorf("%s does not answer like a Sluice: %w", address, err)
+		return nil, fmt.Errorf("%s does not answer like a Sluice: %w", shown(f.address), err)
 	}
 	return e, nil
 }
@@ -96,6 +73,11 @@ func explanationOf(status int, body []byte, address string) (*gateway.Explanatio
 // writeExplanation writes a table, and below it why less than everything is sent.
 func writeExplanation(w io.Writer, e *gateway.Explanation) error {
 	fmt.Fprintln(w, e.Series)
+	if s := e.LastSent; s != nil {
+		fmt.Fprintf(w, "last sent at %s by %s\n", s.At.UTC().Format(time.RFC3339), s.By())
+	} else {
+		fmt.Fprintln(w, "nobody has sent it lately")
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "BACKEND\tGETS IT\tCLASS\tRULE\tSENT NOW")
 	var reasons []string

@@ -16,9 +16,10 @@ const explainAPI = `{"series": "up{job=\"x\"}", "backends": [
  {"backend": "main", "takes": true, "selector": "", "sampling": true, "class": "critical", "rule": "match: {__name__=~\"up|ALERTS.*\"}", "rate": 0.875, "why": "queue_age is 14.2 of 10"},
  {"backend": "archive", "takes": true, "selector": "{job=\"x\"}", "sampling": false, "rate": 1},
  {"backend": "other", "takes": false, "selector": "", "sampling": false, "rate": 0}
-]}`
+ ], "last_sent": {"at": "2026-03-01T09:15:20Z", "address": "10.1.0.7", "forwarded_for": "10.9.0.3", "user_agent": "Prometheus/3.1.0", "protocol": "rw2"}}`
 
 const explainTable = `up{job="x"}
+last sent at 2026-03-01T09:15:20Z by 10.1.0.7 for 10.9.0.3 (Prometheus/3.1.0, rw2)
 BACKEND  GETS IT     CLASS     RULE                              SENT NOW
 main     all series  critical  match: {__name__=~"up|ALERTS.*"}  87.5 %
 archive  {job="x"}   -         -                                 100.0 %
@@ -65,6 +66,7 @@ func TestExplainSaysWhatIsWrong(t *testing.T) {
 		"no series":       {status: 400, answer: `{"error": "not a series selector"}`, code: exitUsage, complaint: "not a series selector; try --help"},
 		"something else":  {status: 404, answer: "404 page not found", code: exitError, complaint: "answers 404: 404 page not found"},
 		"not a gateway":   {status: 200, answer: "<html>", code: exitError, complaint: "does not answer like a Sluice"},
+		"without end":     {badAddress: endless(t), code: exitError, complaint: "has more than 8 MiB"},
 		"nobody there":    {badAddress: "http://127.0.0.1:1", code: exitError, complaint: "--address names another"},
 		"not an address":  {badAddress: "main", code: exitUsage, complaint: "is no URL such as"},
 		"no such refusal": {status: 400, answer: "no", code: exitError, complaint: "answers 400: no"},

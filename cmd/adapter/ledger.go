@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -29,8 +29,9 @@ type ledgerFlags struct {
 	format  string
 }
 
-// askTimeout bounds how long a gateway may take to answer.
-const askTimeout = 30 * time.Second
+// maxLedger bounds the answer of a gateway: it has some hundred bytes for each of the
+// stretches, of which a ledger remembers thousands.
+const maxLedger = 64 << 20
 
 // ledgerCommand adds the command "ledger". run is called when it was picked and returns
 // the exit code. all are the flags of the program.
@@ -94,33 +95,28 @@ type ledgerAnswer struct {
 
 // ask asks a running gateway.
 func (f *ledgerFlags) ask(ctx context.Context, from, to time.Time) ([]gateway.Account, error) {
-	u, err := gatewayURL(f.address, "api/v1/ledger")
-	if err != nil {
-		return nil, err
-	}
 	q := url.Values{"from": {from.Format(time.RFC3339Nano)}, "to": {to.Format(time.RFC3339Nano)}}
 	if f.backend != "" {
 		q.Set("backend", f.backend)
 	}
-	u.RawQuery = q.Encode()
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, fmt.Errorf("ask the gateway: %w", err)
+	resp, err := ask(ctx, f.address, "api/v1/ledger", q)
+	switch {
+	case errors.Is(err, errUsage):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w; --storage.path reads its files instead", err)
+	case resp.StatusCode != http.StatusOK:
+		return nil, refused(resp, f.address)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	body, err := readAnswer(resp, maxLedger)
 	if err != nil {
-		return nil, fmt.Errorf("%w (name the gateway with --address, or read its files with --storage.path)", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
-		return nil, fmt.Errorf("%s answers %s: %s", u.Host, resp.Status, strings.TrimSpace(string(text)))
+		return nil, err
 	}
 	var answer ledgerAnswer
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", u.Host, err)
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("%s does not answer like a Sluice: %w", shown(f.address), err)
 	}
 	return answer.Backends, nil
 }

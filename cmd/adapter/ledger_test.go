@@ -83,6 +83,20 @@ func TestLedgerAsksTheGateway(t *testing.T) {
 	require.InDelta(t, (24 * time.Hour).Seconds(), time.Since(from).Seconds(), 60)
 }
 
+// endless is a server whose answers have no end.
+func endless(t *testing.T) (address string) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for chunk := bytes.Repeat([]byte("["), 1<<20); ; {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
 func TestLedgerErrors(t *testing.T) {
 	unknown, _ := gatewayAnswering(t, http.StatusNotFound, `no backend is named "x"`)
 	garbled, _ := gatewayAnswering(t, http.StatusOK, `<html>`)
@@ -95,9 +109,12 @@ func TestLedgerErrors(t *testing.T) {
 		{"time", []string{"--from=yesterday"}, exitUsage, `--from: "yesterday" is neither a time`},
 		{"order", []string{"--from=1h", "--to=2h"}, exitUsage, "--to is before --from"},
 		{"address", []string{"--address=localhost:9201"}, exitUsage, "--address"},
-		{"no gateway", []string{"--address=http://127.0.0.1:1"}, exitError, "--storage.path"},
+		{"no gateway", []string{"--address=http://127.0.0.1:1"}, exitError, "no gateway answers at http://127.0.0.1:1 (is it running? --address names another): dial tcp 127.0.0.1:1: connect: connection refused; --storage.path reads its files instead"},
+		{"no web address", []string{"--address=ftp://127.0.0.1"}, exitUsage, "is no URL such as"},
+		{"password", []string{"--address=http://me:secret@127.0.0.1:1"}, exitError, "at http://me:xxxxx@127.0.0.1:1 ("},
+		{"answer without end", []string{"--address=" + endless(t)}, exitError, "has more than 64 MiB"},
 		{"backend", []string{"--address=" + unknown, "--backend=x"}, exitError, `no backend is named "x"`},
-		{"something else answers", []string{"--address=" + garbled}, exitError, "read the answer"},
+		{"something else answers", []string{"--address=" + garbled}, exitError, "does not answer like a Sluice"},
 		{"files of another", []string{"--storage.path=" + t.TempDir(), "--backend=x"}, exitError, `nothing was ever withheld from a backend named "x"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

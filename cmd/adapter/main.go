@@ -164,6 +164,15 @@ func suggestion(app *kingpin.Application, args []string) string {
 	for _, f := range app.Model().Flags {
 		known = append(known, f.Name)
 	}
+	cmd := picked(app, args)
+	for _, c := range app.Model().FlattenedCommands() {
+		if c.FullCommand != cmd {
+			continue
+		}
+		for _, f := range c.Flags {
+			known = append(known, f.Name)
+		}
+	}
 	for _, a := range args {
 		name, ok := strings.CutPrefix(a, "--")
 		name, _, _ = strings.Cut(name, "=")

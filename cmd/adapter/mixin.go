@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -38,18 +39,17 @@ func mixinCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run func(st
 	cmd.Flag("rename", "from=to: the name that a label of the gateways has where they are scraped, such as cluster=exported_cluster. Repeatable.").StringMapVar(&f.rename)
 	cmd.Flag("threshold", "Alert=value: from which value on an alert fires, in its unit, such as BackendBehind=120. Repeatable.").StringMapVar(&f.thresholds)
 	cmd.Flag("grafana", "URL of Grafana, for links from alerts to dashboards. Default: links have the path alone.").Default("").StringVar(&f.grafana)
-	return cmd, func(stdout, stderr io.Writer) int {
+	return cmd, reported("mixin", func(_ context.Context, stdout, _ io.Writer) error {
 		rules, boards, err := f.options()
-		if err == nil {
-			err = f.write(rules, boards)
-		}
 		if err != nil {
-			fmt.Fprintf(stderr, "sluice: mixin: %v\n", err)
-			return exitError
+			return fmt.Errorf("%w: %w", errUsage, err)
 		}
-		fmt.Fprintf(stdout, "dashboards: %s\nrules:      %s\n", f.dashboards(), f.alerts())
-		return exitOK
-	}
+		if err := f.write(rules, boards); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stdout, "dashboards: %s\nrules:      %s\n", f.dashboards(), f.alerts())
+		return err
+	})
 }
 
 func (f *mixinFlags) dashboards() string { return filepath.Join(f.out, "dashboards") }
@@ -82,7 +82,7 @@ func (f *mixinFlags) options() (alerts.Options, dashboards.Options, error) {
 // write writes nothing when an option is bad.
 func (f *mixinFlags) write(rules alerts.Options, boards dashboards.Options) error {
 	if _, err := alerts.Files(rules); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	if err := dashboards.Write(f.dashboards(), boards); err != nil {
 		return err

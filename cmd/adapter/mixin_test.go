@@ -82,11 +82,11 @@ func TestMixin_RefusesBadOptions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "mixin")
 			var out, errors bytes.Buffer
-			args := append([]string{"mixin"}, test.args...)
+			args, code := append([]string{"mixin"}, test.args...), exitError
 			if test.args[0] != "--out" {
-				args = append(args, "--out", dir)
+				args, code = append(args, "--out", dir), exitUsage
 			}
-			require.Equal(t, exitError, run(args, &out, &errors))
+			require.Equal(t, code, run(args, &out, &errors))
 			require.Contains(t, errors.String(), test.want)
 			require.NoDirExists(t, dir, "nothing is written when an option is bad")
 		})

@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -23,20 +19,14 @@ func probeCommand(app *kingpin.Application, configFile *string) (cmd *kingpin.Cm
 	probes := app.Command("probe", "Look at the database clusters of the configuration.")
 	cmd = probes.Command("once", "Print roles, replica lag and locks of all clusters of --config.file, as of now. Needs no running gateway.")
 	format := cmd.Flag("format", "table or json.").Default("table").Enum("table", "json")
-	return cmd, func(stdout, stderr io.Writer) int {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		if err := probeOnce(ctx, *configFile, *format, stdout); err != nil {
-			fmt.Fprintf(stderr, "sluice: probe once: %v\n", err)
-			return exitError
-		}
-		return exitOK
-	}
+	return cmd, reported("probe once", func(ctx context.Context, stdout, _ io.Writer) error {
+		return probeOnce(ctx, *configFile, *format, stdout)
+	})
 }
 
 func probeOnce(ctx context.Context, file, format string, out io.Writer) error {
 	if file == "" {
-		return errors.New("say with --config.file which file has the clusters")
+		return fmt.Errorf("%w: say with --config.file which file has the clusters", errUsage)
 	}
 	c, err := config.Load(file)
 	if err != nil {

@@ -66,6 +66,7 @@ type memberOptions struct {
 	servers   []probe.Prober
 	norecords bool
 	blind     bool
+	cut       bool // from the store, at first
 }
 
 // newMember runs what a gateway does about the cluster orders. The caller is in a bubble.
@@ -74,6 +75,9 @@ func newMember(t *testing.T, o memberOptions) *member {
 	m := &member{store: locktest.NewFaulty(o.store), reg: prometheus.NewRegistry(), Gateway: &Gateway{}}
 	locks, err := lock.NewMetrics(m.reg)
 	require.NoError(t, err)
+	if o.cut {
+		m.store.SetAll(locktest.Cut)
+	}
 	var store lock.Store = m.store
 	if o.norecords {
 		store = noRecords{m.store}
@@ -196,10 +200,12 @@ func TestFollowersWithoutRecords(t *testing.T) {
 		_, _, servers := newServers()
 		one := newMember(t, memberOptions{name: "one", store: store, servers: servers, norecords: true})
 		time.Sleep(time.Second)
-		two := newMember(t, memberOptions{name: "two", store: store, servers: servers, norecords: true})
+		two := newMember(t, memberOptions{name: "two", store: store, servers: servers, norecords: true, cut: true})
+		time.Sleep(time.Second)
 		_, known := two.replicaLag("orders")
 		require.False(t, known, "nobody has said yet who leads")
-		time.Sleep(2 * time.Second)
+		two.store.SetAll(locktest.None)
+		time.Sleep(10 * time.Second) // it waits longer after each failure
 		lag, known := two.replicaLag("orders")
 		require.True(t, known)
 		require.Zero(t, lag)

@@ -39,10 +39,15 @@ func (g *Gateway) evict() {
 	// A series is marked with a tick of ten seconds, and its request is on the way to
 	// the journal for as long as admission allows.
 	const slack = 60
-	if ms, ok := g.journal.IDsOldest(); ok {
-		before = min(before, ms/1000-slack)
-	}
-	ids := g.table.Evict(uint32(max(before, 0)))
+	var ids []series.ID
+	// Nobody knows of the ids of a request that is on its way to the journal.
+	_ = g.ingester.Exclusive(func() error {
+		if ms, ok := g.journal.IDsOldest(); ok {
+			before = min(before, ms/1000-slack)
+		}
+		ids = g.table.Evict(uint32(max(before, 0)))
+		return nil
+	})
 	if len(ids) == 0 {
 		return
 	}

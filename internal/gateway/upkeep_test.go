@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/journal/disk"
 	"github.com/sluice-metrics/sluice/journal/disk/vfs"
+	"github.com/sluice-metrics/sluice/receiver"
 )
 
 // remembering is a backend that keeps state by series id.
@@ -53,11 +54,12 @@ func TestEvict(t *testing.T) {
 
 	table := series.NewTable(100)
 	g := &Gateway{
-		o:       Options{Now: func() time.Time { return now }},
-		config:  config.Default(),
-		journal: j,
-		table:   table,
-		metrics: newMetrics(prometheus.NewRegistry(), table, remotewrite.NewMetadataCache(remotewrite.MetadataCacheOptions{})),
+		o:        Options{Now: func() time.Time { return now }},
+		config:   config.Default(),
+		ingester: receiver.NewIngester(receiver.IngestOptions{Config: config.Default().Receiver}),
+		journal:  j,
+		table:    table,
+		metrics:  newMetrics(prometheus.NewRegistry(), table, remotewrite.NewMetadataCache(remotewrite.MetadataCacheOptions{})),
 	}
 	tick := func() { table.Tick(uint32(now.Unix())) }
 	tick()
