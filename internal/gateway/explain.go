@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -48,6 +49,9 @@ func (g *Gateway) lastSent(list []remotewrite.Label) *web.LastSent {
 
 // parseSeries reads a series, in two spellings.
 func parseSeries(text string) (labels.Labels, []remotewrite.Label, error) {
+	if strings.Trim(text, "{} ") == "" {
+		return labels.EmptyLabels(), nil, errors.New("which series? One has at least one label, such as up{job=\"x\"}")
+	}
 	s, err := sampler.ParseSelector(text)
 	if err != nil {
 		return labels.EmptyLabels(), nil, err

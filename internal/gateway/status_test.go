@@ -84,7 +84,9 @@ backends:
 		`up{`:           "not a series selector",
 		`rate(up[5m])`:  "not a series selector",
 		`{job="x"}`:     "such a series is refused",
-		`{job=""}`:      "",
+		`{job=""}`:      "such a series is refused",
+		`{}`:            "at least one label",
+		` `:             "at least one label",
 		`up{a="",a="b"`: "not a series selector",
 	} {
 		_, err := p.explain(text)
