@@ -60,6 +60,10 @@ func TestQuickStart(t *testing.T) {
 		return ""
 	})
 	// Where it went, and who sent it.
+	var own web.Explanation
+	getJSON(t, base+"/api/v1/explain?"+url.Values{"series": {`up{job="sluice",instance="` + address + `"}`}}.Encode(), &own)
+	require.NotNil(t, own.LastSent)
+	require.Equal(t, "this gateway itself", own.LastSent.By())
 	var told web.Explanation
 	getJSON(t, base+"/api/v1/explain?"+url.Values{"series": {load.Keys()[0]}}.Encode(), &told)
 	require.Len(t, told.Routes, 1)

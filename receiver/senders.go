@@ -15,8 +15,11 @@ type Sender struct {
 	Address   string // the IP address that the connection comes from
 	Forwarded string // what a proxy says of who is behind it: the header X-Forwarded-For
 	UserAgent string
-	Protocol  string // rw1, rw2 or otlp
+	Protocol  string // rw1, rw2, otlp or OwnProtocol
 }
+
+// OwnProtocol is the protocol of what the gateway writes itself, which has no address.
+const OwnProtocol = "own"
 
 // maxSenderText bounds what is kept of one header of a sender, in bytes.
 const maxSenderText = 128
@@ -49,12 +52,19 @@ func (s *Senders) note(r *http.Request, protocol string) series.Sender {
 	if err != nil {
 		host = r.RemoteAddr
 	}
-	of := Sender{
+	return s.numberOf(Sender{
 		Address:   host,
 		Forwarded: truncate(r.Header.Get("X-Forwarded-For"), maxSenderText),
 		UserAgent: truncate(r.UserAgent(), maxSenderText),
 		Protocol:  protocol,
-	}
+	})
+}
+
+// Own is the number of the gateway itself.
+func (s *Senders) Own() series.Sender { return s.numberOf(Sender{Protocol: OwnProtocol}) }
+
+// numberOf notes that the sender is there, and returns its number.
+func (s *Senders) numberOf(of Sender) series.Sender {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -78,6 +78,11 @@ func TestSenders_WhoSentASeriesLast(t *testing.T) {
 	other, _, _ := g.last("b")
 	require.Equal(t, who, other)
 
+	require.Equal(t, g.senders.Own(), g.senders.Own())
+	own, _, ok := g.senders.Last(g.senders.Own(), start)
+	require.True(t, ok)
+	require.Equal(t, receiver.Sender{Protocol: receiver.OwnProtocol}, own)
+
 	// What is read again, by nobody, changes neither who it was nor when.
 	g.at(start.Add(time.Hour))
 	rd := g.table.Reader(0)

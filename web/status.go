@@ -225,15 +225,18 @@ type Explanation struct {
 
 // LastSent is who sent a series last, as far as senders tell.
 type LastSent struct {
-	At        time.Time `json:"at"` // true to ten seconds
-	Address   string    `json:"address"`
+	At        time.Time `json:"at"`                      // true to ten seconds
+	Address   string    `json:"address"`                 // empty: this gateway itself
 	Forwarded string    `json:"forwarded_for,omitempty"` // what a proxy says of who is behind it
 	UserAgent string    `json:"user_agent,omitempty"`
-	Protocol  string    `json:"protocol"` // rw1, rw2 or otlp
+	Protocol  string    `json:"protocol"` // rw1, rw2, otlp or own
 }
 
 // By is who it was, in one line.
 func (l *LastSent) By() string {
+	if l.Address == "" {
+		return "this gateway itself"
+	}
 	var b strings.Builder
 	b.WriteString(l.Address)
 	if l.Forwarded != "" {

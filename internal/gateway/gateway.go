@@ -270,7 +270,7 @@ func (g *Gateway) runTasks(ctx context.Context, wg *sync.WaitGroup) {
 func (g *Gateway) writeOwn(ctx context.Context, body []byte) error {
 	buf := series.NewBuffer(len(body))
 	buf.B = append(buf.B, body...)
-	result, err := g.ingester.Ingest(ctx, receiver.Request{Version: series.V2, Body: buf})
+	result, err := g.ingester.Ingest(ctx, receiver.Request{Version: series.V2, Body: buf, Sender: g.senders.Own()})
 	if err == nil && !result.Refused.Zero() {
 		err = errors.New(result.Text())
 	}
