@@ -229,6 +229,12 @@ func (s *Sampler) Idle(id uint32, t int64) bool {
 	return e.lastAt == 0 || t-(s.base+int64(e.lastAt)) >= s.idle
 }
 
+// Newer reports whether a sample of the time (Unix ms) would be the newest of a known series.
+func (s *Sampler) Newer(id uint32, t int64) bool {
+	e := s.entry(id)
+	return e != nil && (e.lastAt == 0 || t > s.base+int64(e.lastAt))
+}
+
 // Keeps reports whether the caller has to keep the encodings of the native histograms
 // that it saw last and sent last of the series, since Sample may ask for them: those of
 // critical series. Of others no histogram is sent but the one at hand.

@@ -110,20 +110,22 @@ type giver struct {
 	paced    time.Time        // when that was
 	upTo     journal.Position // how far the restoring is
 	done     journal.Position // end of the last record of which nothing was passed over
-	step     journal.Position // the step that it is in
 	lost     string           // why some of it is not given back; empty: all is
 	// from is where to begin again, where others than those before upTo were found before:
 	// the place stays at upTo until it is reached once more. Zero: there is no need.
 	from journal.Position
-	// sums is what was to be given back of each step and those before it, and gone is what
-	// was, or was given up. What is sent beyond that comes a second time. Where the ledger
-	// does not know what is owed, inexact, nothing does.
-	sums    []series.Counts
-	gone    series.Counts
+	// left is what is still owed of each step. What is sent beyond that of a step and those
+	// before it comes a second time. Where the ledger does not know what is owed, inexact,
+	// nothing does.
+	left    []series.Counts
 	inexact bool
-	// back is what was sent of what was owed since upTo moved, and waiting says that
-	// something was.
-	back    series.Counts
+	// unread is what the records of each step hold that are still to come, where all of a
+	// step is sent and not just what was withheld: of what is sent no more is taken for
+	// withheld than cannot lie there. Nil where it is known what was withheld.
+	unread []series.Counts
+	// back is what was sent of what was owed since upTo moved, by the steps that withheld it,
+	// and waiting says that something was.
+	back    []Origin
 	waiting bool
 }
 
@@ -172,7 +174,7 @@ func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry)
 	if err != nil {
 		return err
 	}
-	g := &giver{how: how, t: t, lane: lane, e: e, step: e.Steps[0].At}
+	g := &giver{how: how, t: t, lane: lane, e: e}
 	if err := g.begin(); err != nil {
 		return err
 	}
@@ -182,8 +184,11 @@ func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry)
 	defer t.giving(nil)
 	defer func() {
 		g.drop()
-		if g.waiting {
+		if g.waiting && !g.bookCut(ctx) {
 			lane.Forgo()
+		}
+		if g.from != (journal.Position{}) && (g.waiting || g.done.Before(g.upTo)) {
+			t.again() // what lies before the place was not found once more
 		}
 		if g.feed != nil {
 			t.closing(g.feed.close())
@@ -192,6 +197,8 @@ func (t *Thinner) giveBackEntry(ctx context.Context, lane Lane, e *ledger.Entry)
 	switch {
 	case e.Kind == ledger.KindUnknown:
 		return g.close(ctx, ReasonUnknown)
+	case how == everything && e.Kind == ledger.KindSampled:
+		g.feed, err = t.open(e.Steps[stepOfEntry(e, g.start())].At) // for what was read of the step
 	case how == everything:
 		g.feed, err = t.open(g.start())
 	default:
@@ -223,15 +230,18 @@ func (g *giver) begin() error {
 		return errStop // what is about to be settled would count twice here
 	}
 	e := &v.Entries[i]
-	g.sums, g.inexact = e.Sums(), e.Inexact
-	g.gone = e.GivenUp
-	g.gone.Add(e.Totals.GivenBack)
-	if t.lost.reason != "" {
-		g.gone.Add(e.Lost(t.lost.upTo, t.marked.Position))
-	}
 	for _, r := range t.returns {
 		if e.Holds(r.delta.At) {
-			g.gone.Add(r.delta.GivenBack)
+			e.Steps[stepOfEntry(e, r.delta.At)].Add(r.delta.Tally)
+		}
+	}
+	if t.lost.reason != "" {
+		e.GivenUp.Add(e.Lost(t.lost.upTo, t.marked.Position))
+	}
+	g.left, g.inexact = e.Owed(), e.Inexact
+	if g.how == everything && e.Kind == ledger.KindSampled {
+		for i := range e.Steps {
+			g.unread = append(g.unread, e.Steps[i].Taken)
 		}
 	}
 	g.upTo = t.restored
@@ -249,6 +259,13 @@ func (g *giver) begin() error {
 		t.given = now
 	}
 	return nil
+}
+
+// again has the next giver look once more where to begin.
+func (t *Thinner) again() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.given = given{}
 }
 
 // given is an entry with how it is given back.
@@ -304,6 +321,8 @@ func (g *giver) record(ctx context.Context, rec *journal.Record, set series.Set)
 	old := rec.Batch.MaxTime < g.t.oldestTaken()
 	g.restorer.most = samplesPerBatch(g.t.pace())
 	skip := old || !g.start().Before(rec.End)
+	k := stepOfEntry(g.e, rec.Start)
+	g.restorer.Enter(g.e.Steps[k].At)
 	if skip {
 		// What was found before it is not passed over with it.
 		g.restorer.Flush(&g.out)
@@ -322,15 +341,19 @@ func (g *giver) record(ctx context.Context, rec *journal.Record, set series.Set)
 	if err != nil {
 		g.feed.logger.Warn("A journal record cannot be read", "position", rec.Start, "err", err)
 	}
+	passed := old && g.start().Before(rec.End)
+	if g.unread != nil && err == nil && !passed {
+		g.unread[k] = g.unread[k].Without(rec.Counts)
+	}
 	if skip {
-		if old && g.start().Before(rec.End) {
+		if passed {
 			g.lost = ReasonTooOld
 		}
 		g.restorer.Flush(&g.out)
 		g.drop()
 		return nil
 	}
-	g.done, g.step = rec.End, g.e.Setting(rec.Start).At
+	g.done = rec.End
 	if len(g.out.Batches) == 0 {
 		return nil
 	}
@@ -366,14 +389,15 @@ func (g *giver) drop() {
 func (g *giver) send(ctx context.Context, upTo journal.Position, more bool) error {
 	g.noteLost()
 	for len(g.out.Batches) > 0 {
-		b := g.out.Batches[0]
+		b, origins := g.out.Batches[0], g.out.Origins[0]
 		if err := g.pace(ctx, b); err != nil {
 			return err
 		}
-		if err := g.sendBatch(ctx, b, upTo, more || len(g.out.Batches) > 1); err != nil {
+		r := exporter.Return{Batch: b, UpTo: upTo, More: more || len(g.out.Batches) > 1}
+		if err := g.sendBatch(ctx, r, origins); err != nil {
 			return err
 		}
-		g.out.Batches = g.out.Batches[1:]
+		g.out.Batches, g.out.Origins = g.out.Batches[1:], g.out.Origins[1:]
 		g.sent += b.Counts.Samples + b.Counts.Histograms
 		b.Release()
 	}
@@ -382,29 +406,24 @@ func (g *giver) send(ctx context.Context, upTo journal.Position, more bool) erro
 
 // sendBatch tries until the batch is sent: to begin again with the place would send other
 // batches of it twice.
-func (g *giver) sendBatch(ctx context.Context, b *series.Batch, upTo journal.Position, more bool) error {
-	owed := b.Counts
-	if !g.inexact {
-		owed = owed.Within(g.owed())
-	}
-	g.gone.Add(owed)
-	g.back.Add(owed)
+func (g *giver) sendBatch(ctx context.Context, r exporter.Return, origins []Origin) error {
+	r.Owed = g.take(r.Batch.Counts, origins)
 	for told := false; ; {
-		if !more {
-			g.t.arriving(upTo, g.step, g.back)
+		if !r.More {
+			g.t.arriving(r.UpTo, g.back)
 		}
-		refused, err := g.lane.Restore(ctx, exporter.Return{Batch: b, UpTo: upTo, More: more, Owed: owed})
+		refused, err := g.lane.Restore(ctx, r)
 		if err == nil {
-			g.t.returned(b.Counts, refused)
-			g.waiting = more
-			if !more {
-				g.upTo, g.back = upTo, series.Counts{}
-				g.t.moved(upTo)
+			g.t.returned(r.Batch.Counts, refused)
+			g.waiting = r.More
+			if !r.More {
+				g.upTo, g.back = r.UpTo, g.back[:0]
+				g.t.moved(r.UpTo)
 			}
 			return nil
 		}
-		if !more {
-			g.t.notArrived()
+		if !r.More {
+			g.t.notArrived(g.back)
 		}
 		if !told && ctx.Err() == nil {
 			told = true
@@ -414,15 +433,6 @@ func (g *giver) sendBatch(ctx context.Context, b *series.Batch, upTo journal.Pos
 			return err
 		}
 	}
-}
-
-// owed is what is left to be given back of the step at hand and those before it.
-func (g *giver) owed() series.Counts {
-	k := len(g.sums) - 1
-	for k > 0 && g.step.Before(g.e.Steps[k].At) {
-		k--
-	}
-	return g.sums[k].Without(g.gone)
 }
 
 // tryAgain is the pause before what could not be given back is tried again.
@@ -471,7 +481,6 @@ func (g *giver) pace(ctx context.Context, b *series.Batch) error {
 // finish sends what waited for the end of the entry, and closes it.
 func (g *giver) finish(ctx context.Context) error {
 	g.restorer.Flush(&g.out)
-	g.step = g.e.Steps[len(g.e.Steps)-1].At
 	if g.e.Kind == ledger.KindSampled && g.restorer.Pending() > 0 {
 		if err := g.rest(ctx); err != nil {
 			return err
@@ -513,17 +522,14 @@ func (g *giver) rest(ctx context.Context) error {
 // close brings the restoring to the end of the entry, and gives up what of it is
 // outstanding, for a reason where there is one.
 func (g *giver) close(ctx context.Context, reason string) error {
-	if !g.back.Zero() {
-		g.t.arriving(g.e.To, g.step, g.back)
-	}
+	g.t.arriving(g.e.To, g.back)
 	err := g.t.giveUp(ctx, g.lane, loss{g.e.To, reason})
-	switch {
-	case err == nil:
-		g.waiting = false
-	case !g.back.Zero():
-		g.t.notArrived()
+	if err != nil {
+		g.t.notArrived(g.back)
+		return err
 	}
-	return err
+	g.waiting = false
+	return nil
 }
 
 // giveUp moves the restoring to where the loss ends.
@@ -547,21 +553,6 @@ func (t *Thinner) moved(to journal.Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.restored = t.restored.Later(to)
-}
-
-// arriving notes what will have been given back when the restoring is at a place. It is
-// called before the place is moved there, so that no commit can come in between.
-func (t *Thinner) arriving(upTo, step journal.Position, back series.Counts) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.returns = append(t.returns, loan{upTo, ledger.Delta{At: step, Tally: ledger.Tally{GivenBack: back}}})
-}
-
-// notArrived takes the last arriving back.
-func (t *Thinner) notArrived() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.returns = t.returns[:len(t.returns)-1]
 }
 
 // returned counts what was given back, and what of it the backend refused.

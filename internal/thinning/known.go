@@ -32,6 +32,7 @@ type batchReader struct {
 	families  families
 	traces    traces
 	encodings encodings
+	origins   origins
 
 	plain  []byte
 	msg    remotewrite.Message
@@ -260,6 +261,7 @@ func (r *batchReader) forget(ids []series.ID) {
 			block[k] = uint32(id)
 			r.traces.forget(id)
 			r.encodings.forget(id)
+			r.origins.forget(id)
 		}
 		r.sampler.Forget(block[:len(chunk)])
 	}

@@ -18,13 +18,14 @@ type load struct {
 	rng   *rand.Rand
 	input store
 	next  int
-	stale map[string]bool // markers
+	stale map[string]bool     // markers
+	ends  map[string]position // of the records in which the samples came first
 	n     series.Counts
 	twin  *station // gets the same; nil: there is none
 }
 
 func newLoad(seed uint64, exemplars bool) *load {
-	l := &load{w: newWorld(seed, worldOptions{version: series.V2, exemplars: exemplars}), rng: rand.New(rand.NewPCG(seed, 9)), input: store{}, stale: map[string]bool{}}
+	l := &load{w: newWorld(seed, worldOptions{version: series.V2, exemplars: exemplars}), rng: rand.New(rand.NewPCG(seed, 9)), input: store{}, stale: map[string]bool{}, ends: map[string]position{}}
 	for _, a := range l.w.actors {
 		a.start = time.Now().UnixMilli() - 1000
 		slices.SortFunc(a.labels, func(x, y prompb.Label) int { return strings.Compare(x.Name, y.Name) })
@@ -80,11 +81,11 @@ func (l *load) round(s *station) {
 		if l.twin != nil {
 			l.twin.append(v, list)
 		}
-		l.note(v, list)
+		l.note(v, list, s.journal.Tail())
 	}
 }
 
-func (l *load) note(v series.Version, list []scrape) {
+func (l *load) note(v series.Version, list []scrape, end position) {
 	b := makeBatch(v, list)
 	defer b.Release()
 	l.n.Add(b.Counts)
@@ -92,8 +93,12 @@ func (l *load) note(v series.Version, list []scrape) {
 	l.input.add(all)
 	for _, m := range all {
 		for _, p := range m.points {
+			x := fmt.Sprint(m.labels, p)
 			if p.stale {
-				l.stale[fmt.Sprint(m.labels, p)] = true
+				l.stale[x] = true
+			}
+			if _, ok := l.ends[x]; !ok {
+				l.ends[x] = end
 			}
 		}
 	}

@@ -81,13 +81,25 @@ func (t *Thinner) Settle(next, committed journal.State) (givenUp series.Counts, 
 // due appends the deltas of the loans that a position has reached, those of one step
 // together, and returns the number of these loans.
 func due(loans []loan, at journal.Position, deltas *[]ledger.Delta) (n int) {
+	first := len(*deltas)
 	for ; n < len(loans) && !at.Before(loans[n].end); n++ {
 		d := loans[n].delta
-		if k := len(*deltas); n > 0 && (*deltas)[k-1].At == d.At {
-			(*deltas)[k-1].Add(d.Tally)
+		if k := stepIn((*deltas)[first:], d.At); k >= 0 {
+			(*deltas)[first+k].Add(d.Tally)
 		} else {
 			*deltas = append(*deltas, d)
 		}
 	}
 	return n
+}
+
+// stepIn is the place of a step in a list, of which the newest are asked for most; -1 where it
+// is not there.
+func stepIn(deltas []ledger.Delta, at journal.Position) int {
+	for k := len(deltas) - 1; k >= 0; k-- {
+		if deltas[k].At == at {
+			return k
+		}
+	}
+	return -1
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-metrics/sluice/internal/remotewrite"
 	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/sampler"
 )
 
@@ -59,6 +60,9 @@ type Restorer struct {
 type Out struct {
 	// Batches are finished, the caller's to release.
 	Batches []*series.Batch
+	// Origins are, of each of Batches, what it holds by the steps of Restorer.Enter that
+	// withheld it.
+	Origins [][]Origin
 	// Restored is what was found to be missing and stands in Batches, or will when
 	// Restorer.Flush has been called.
 	Restored series.Counts
@@ -70,9 +74,10 @@ type Out struct {
 // pending is a batch in the making.
 type pending struct {
 	draft
-	w     *remotewrite.Builder
-	used  bool // holds something
-	begun bool // w knows the source at hand
+	w       *remotewrite.Builder
+	origins []Origin
+	used    bool // holds something
+	begun   bool // w knows the source at hand
 }
 
 // NewRestorer returns a Restorer that has seen nothing.
@@ -88,6 +93,10 @@ func NewRestorer(o RestorerOptions) *Restorer {
 	r.drafts[0].w, r.drafts[1].w = newBuilder(series.V1), newBuilder(series.V2)
 	return r
 }
+
+// Enter tells the step that what is fed from now on was decided by. Where none is told, Origins
+// have no steps.
+func (r *Restorer) Enter(step journal.Position) { r.origins.enter(step) }
 
 // Observe feeds a batch from before the part. The arguments are those of Splicer.Splice.
 func (r *Restorer) Observe(b *series.Batch, set series.Set) error {
@@ -122,6 +131,7 @@ func (r *Restorer) AddAll(b *series.Batch, set series.Set, out *Out) error {
 		r.Flush(out)
 		b.Retain()
 		out.Batches = append(out.Batches, b)
+		out.Origins = append(out.Origins, []Origin{{r.origins.step(), b.Counts}})
 		out.Restored.Add(b.Counts)
 		return nil
 	}
@@ -211,7 +221,11 @@ func (r *Restorer) observe(i int, id series.ID) {
 	for k := range inputs {
 		in := &inputs[k]
 		r.prepare(id, in)
+		newer := r.sampler.Newer(uint32(id), in.Time)
 		r.sent = r.sampler.Sample(uint32(id), in.Sample, r.sent[:0])
+		if newer {
+			r.origins.note(id, in.Time, len(r.sent) > 0)
+		}
 		if !r.remember(i, id, in, len(r.sent) > 0) {
 			r.forget([]series.ID{id})
 		}
@@ -231,8 +245,12 @@ func (r *Restorer) restore(i int, id series.ID) {
 		in := &inputs[k]
 		r.inputs = inputs[:k+1]
 		r.prepare(id, in)
+		newer := r.sampler.Newer(uint32(id), in.Time)
 		r.sent, r.missed = r.complement.Sample(uint32(id), in.Sample, r.sent[:0], r.missed[:0])
 		in.sent = len(r.sent) > 0
+		if newer {
+			r.origins.note(id, in.Time, in.sent)
+		}
 		for _, older := range r.sent[:max(0, len(r.sent)-1)] {
 			if at := unsent(r.inputs, older); at >= 0 {
 				inputs[at].sent = true
@@ -278,7 +296,7 @@ func (r *Restorer) take(id series.ID) {
 			continue
 		}
 		r.custom = r.custom || custom
-		r.pieces = append(r.pieces, piece{input: -1, point: point})
+		r.pieces = append(r.pieces, piece{input: -1, point: point, step: r.origins.of(id, s.Time)})
 	}
 }
 
@@ -316,6 +334,7 @@ func (r *Restorer) writePieces(i int, exemplars bool) {
 
 // writeWhole writes a message as it stands.
 func (r *Restorer) writeWhole(i int) {
+	r.pieces = r.pieces[:0] // all is of this message
 	m := &r.msg.Series[i]
 	p := r.draft()
 	p.span(m.MinTime, m.MaxTime)
@@ -352,9 +371,31 @@ func (r *Restorer) wrote(p *pending, i int, o remotewrite.Outcome) {
 	for len(p.ids) < p.w.Len() {
 		p.ids = append(p.ids, r.batch.IDs[i])
 	}
+	p.note(o.Written, r.pieces, r.origins.step())
 	n := p.w.Counts()
 	if n.Samples+n.Histograms >= uint64(r.most) || p.w.Size() >= batchBytes {
 		r.finish(p)
+	}
+}
+
+// note notes where what was written of the message at hand was withheld: samples of messages
+// before in their steps, the rest in the present one.
+func (p *pending) note(written series.Counts, pieces []piece, now journal.Position) {
+	for i := range pieces {
+		x := &pieces[i]
+		if x.input >= 0 {
+			continue
+		}
+		n := series.Counts{Samples: 1}
+		if x.point.Histogram != nil {
+			n = series.Counts{Histograms: 1}
+		}
+		n = n.Within(written)
+		written.Sub(n)
+		p.origins = addOrigin(p.origins, x.step, n)
+	}
+	if !written.Zero() {
+		p.origins = addOrigin(p.origins, now, written)
 	}
 }
 
@@ -370,6 +411,7 @@ func (r *Restorer) finish(p *pending) {
 	}
 	if b.Series > 0 {
 		r.out.Batches = append(r.out.Batches, b)
+		r.out.Origins = append(r.out.Origins, p.origins)
 	} else {
 		b.Release()
 	}

@@ -81,6 +81,7 @@ func (t *Thinner) newSession(d *Decisions, start int64) (*session, error) {
 	n := &session{splicer: NewSplicer(SplicerOptions{Sampler: s, Describer: d.Describer})}
 	n.splicer.targets = newTargets(d.Config.TargetLabels)
 	n.replay = replay{sampler: s, force: s.Step(), observe: func(b *series.Batch, set series.Set) error {
+		n.splicer.Enter(n.stepAt)
 		_, err := n.splicer.Observe(b, set)
 		return err
 	}}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-metrics/sluice/internal/remotewrite"
 	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/sampler"
 )
 
@@ -51,6 +52,9 @@ type Result struct {
 	// Taken is what the selection holds, Kept what of that is sent now, Withheld the
 	// rest. Restored is sent too: samples that earlier batches counted as withheld.
 	Taken, Kept, Restored, Withheld series.Counts
+	// Origins is Restored, by the steps of Splicer.Enter that withheld it. It holds until the
+	// Splicer is used again.
+	Origins []Origin
 	// MinTime and MaxTime, in Unix ms, span the samples withheld; MaxTime is below
 	// MinTime when there are none.
 	MinTime, MaxTime int64
@@ -81,6 +85,7 @@ type splice struct {
 type piece struct {
 	input int // -1 for earlier ones
 	point remotewrite.Point
+	step  journal.Position // of a Restorer's earlier ones: in which it was withheld
 }
 
 // NewSplicer returns a Splicer that has seen nothing.
@@ -124,6 +129,10 @@ func (s *Splicer) Observe(b *series.Batch, set series.Set) (Result, error) {
 	return s.res, nil
 }
 
+// Enter tells the step that what is decided from now on is decided by. Where none is told,
+// Origins have no steps.
+func (s *Splicer) Enter(step journal.Position) { s.origins.enter(step) }
+
 // Forget drops all that is known of series, whose ids may be given to others afterwards.
 func (s *Splicer) Forget(ids []series.ID) { s.forget(ids) }
 
@@ -131,7 +140,7 @@ func (s *Splicer) decide(b *series.Batch, set series.Set) error {
 	if err := s.open(b); err != nil {
 		return err
 	}
-	s.res = Result{MinTime: math.MaxInt64, MaxTime: math.MinInt64}
+	s.res = Result{MinTime: math.MaxInt64, MaxTime: math.MinInt64, Origins: s.res.Origins[:0]}
 	s.verdicts = cleared(s.verdicts, len(b.IDs))
 	s.splices, s.points = s.splices[:0], s.points[:0]
 	s.messages = 0
@@ -165,7 +174,11 @@ func (s *Splicer) judge(i int, id series.ID) {
 	}
 	in := input{Sample: sampler.Sample{Time: at, Bits: bits}, start: start, hist: -1}
 	s.prepare(id, &in)
+	newer := s.sampler.Newer(uint32(id), at)
 	s.out = s.sampler.Sample(uint32(id), in.Sample, s.out[:0])
+	if newer {
+		s.origins.note(id, at, len(s.out) > 0)
+	}
 	switch n := len(s.out); n {
 	case 0:
 		s.withhold(at)
@@ -197,8 +210,12 @@ func (s *Splicer) judgeMany(i int, id series.ID) {
 		in := &inputs[k]
 		s.inputs = inputs[:k] // those decided on
 		s.prepare(id, in)
+		newer := s.sampler.Newer(uint32(id), in.Time)
 		s.out = s.sampler.Sample(uint32(id), in.Sample, s.out[:0])
 		in.sent = len(s.out) > 0
+		if newer {
+			s.origins.note(id, in.Time, in.sent)
+		}
 		if in.sent {
 			s.restore(i, id, s.out[:len(s.out)-1])
 			s.pieces = append(s.pieces, piece{input: k})
@@ -266,15 +283,13 @@ func (s *Splicer) restore(i int, id series.ID, list []sampler.Sample) {
 		}
 		s.draft.custom = s.draft.custom || custom
 		s.pieces = append(s.pieces, piece{input: -1, point: point})
-		counts := &s.res.Restored
+		n := countOf(older)
 		if older.Time >= s.msg.MinTime && s.inBatch(i, older.Time) {
-			counts = &s.res.Kept
+			s.res.Kept.Add(n)
+			continue
 		}
-		if older.Histogram {
-			counts.Histograms++
-		} else {
-			counts.Samples++
-		}
+		s.res.Restored.Add(n)
+		s.res.Origins = addOrigin(s.res.Origins, s.origins.of(id, older.Time), n)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-metrics/sluice/internal/series"
 	"github.com/sluice-metrics/sluice/internal/thinning"
+	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/sampler"
 )
 
@@ -117,6 +118,7 @@ func BenchmarkSplicer(b *testing.B) {
 						if mode == "Observe" {
 							do = s.Observe
 						}
+						s.Enter(journal.Position{Segment: uint64(at/10 + 1)})
 						r, err := do(batches[at], nil)
 						if err != nil {
 							b.Fatal(err)

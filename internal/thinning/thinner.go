@@ -240,6 +240,7 @@ func (t *Thinner) thin(rec *journal.Record, take series.Set) (exporter.Thinned, 
 		}
 		return whole(rec, take), nil
 	}
+	s.splicer.Enter(s.stepAt)
 	r, err := s.splicer.Splice(rec.Batch, take)
 	if err != nil {
 		return exporter.Thinned{}, err
@@ -253,11 +254,14 @@ func (t *Thinner) thin(rec *journal.Record, take series.Set) (exporter.Thinned, 
 			out.Take, out.Counts = take, r.Taken
 		}
 	}
-	tally := ledger.Tally{Taken: r.Taken, Withheld: r.Withheld, Sent: r.Restored}
+	tally := ledger.Tally{Taken: r.Taken, Withheld: r.Withheld}
 	if r.MinTime <= r.MaxTime {
 		tally.Min, tally.Max = ledger.Time(r.MinTime), ledger.Time(r.MaxTime)
 	}
 	t.lend(rec, s.stepAt, tally)
+	for _, o := range r.Origins {
+		t.loans = append(t.loans, loan{rec.End, ledger.Delta{At: o.Step, Tally: ledger.Tally{Sent: o.Counts}}})
+	}
 	return out, nil
 }
 

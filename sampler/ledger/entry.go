@@ -105,8 +105,8 @@ type Tally struct {
 	// Sent is the part of what was withheld, here or before, that the sampler sent soon
 	// after: held or replayed.
 	Sent series.Counts `json:"sent,omitzero"`
-	// GivenBack is the part that the backfill sent. Of a step, Sent and GivenBack are what was
-	// found there to come: withheld in that step, or in one before.
+	// GivenBack is the part that the backfill sent. Sent and GivenBack are counted in the step
+	// that withheld the samples; where that is not known any more, in a later one.
 	GivenBack series.Counts `json:"given_back,omitzero"`
 	// First and Last are when the first and the last of the records were received; zero
 	// when that is not known.

@@ -49,7 +49,7 @@ func TestMissing_GivenUpInPart(t *testing.T) {
 	settle(t, l, mark(30, 0), withheld(1, 10, 5), withheld(11, 10, 4), withheld(21, 10, 3))
 	require.NoError(t, l.End(at(30)))
 	e := l.Entries()[0]
-	require.Equal(t, []series.Counts{samples(5), samples(11), samples(18)}, e.Sums())
+	require.Equal(t, []series.Counts{samples(5), samples(6), samples(7)}, e.Owed())
 	require.Equal(t, at(10), e.Behind(at(5)))
 	require.Equal(t, at(10), e.Behind(at(10)))
 	require.Equal(t, at(30), e.Behind(at(25)))

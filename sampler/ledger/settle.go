@@ -135,18 +135,16 @@ func (e *Entry) Lost(p, settled journal.Position) series.Counts {
 	return e.abandoned(p, nil, e.endsBehind(settled))
 }
 
-// Sums is, for each step, what was withheld in it and before it, and was not sent soon
-// after.
-func (e *Entry) Sums() []series.Counts {
-	steps := slices.Clone(e.Steps)
+// Owed is, for each step, what is outstanding of it and not given up: of an entry that is
+// given up in part, the oldest is.
+func (e *Entry) Owed() []series.Counts {
+	lost := e.GivenUp
+	steps := returned(e.Steps)
+	list := make([]series.Counts, len(steps))
 	for i := range steps {
-		steps[i].GivenBack = series.Counts{}
-	}
-	var sum Tally
-	var list []series.Counts
-	for _, step := range returned(steps) {
-		sum.Add(step.Tally)
-		list = append(list, sum.Outstanding())
+		left := steps[i].Outstanding()
+		list[i] = left.Without(lost)
+		lost = lost.Without(left)
 	}
 	return list
 }

@@ -59,8 +59,8 @@ type Missing struct {
 	GivenUp     series.Counts `json:"given_up"`
 	Reason      string        `json:"reason,omitempty"`
 	// Estimated says that the range has a part of the entry only, and that of the entry a
-	// part came: of which steps that was is known but for samples that came some steps later.
-	// It is taken to be the nearest steps before. The sum over the entry is exact.
+	// part came: of which steps that was may not be known of samples that came late. It is
+	// taken to be the nearest steps before. The sum over the entry is exact.
 	Estimated bool `json:"estimated,omitempty"`
 	Inexact   bool `json:"inexact,omitempty"`
 }
@@ -230,8 +230,8 @@ func (e *Entry) missing(from, to Time) (Missing, bool) {
 }
 
 // returned are the steps with what was sent and given back in the ones that withheld it.
-// It was counted where it was found to come: there, or in a step behind. It is taken to be
-// of the nearest steps that withheld so much.
+// Where that was not known, it was counted in a step behind, and more there than was withheld:
+// it is taken to be of the nearest steps that withheld so much.
 func returned(steps []Step) []Step {
 	list := slices.Clone(steps)
 	for i := range list {
