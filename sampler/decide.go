@@ -387,7 +387,7 @@ func (s *Sampler) pure(u *unit, at uint32) (frame, key bool) {
 		return true, true
 	}
 	film := Film{Target: t.key, Cadence: cadence, KeyPeriod: s.answering(u, s.keyPeriod)}
-	return film.Frame(s.base+int64(at), c.weight*paced(c.rate, cadence), s.answering(u, c.keyGap))
+	return film.Frame(s.base+int64(at), c.weight*c.paced(cadence), s.answering(u, c.keyGap))
 }
 
 // answering is the gap, in ms, or as much of it as the need of the unit leaves. A pressure
@@ -407,5 +407,5 @@ func (s *Sampler) wanted(u *unit, t int64) bool {
 		return true
 	}
 	film := Film{Target: target.key, Cadence: cadence, KeyPeriod: s.answering(u, s.keyPeriod)}
-	return film.Priority(t) < c.weight*paced(c.rate, cadence)
+	return film.Priority(t) < c.weight*c.paced(cadence)
 }

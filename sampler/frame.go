@@ -84,6 +84,23 @@ func paced(rate float64, cadence int64) float64 {
 	return rate * math.Pow(factor, 1-rate)
 }
 
+// pacedRate is a rate that paced gave, and for what; zero for nothing.
+type pacedRate struct {
+	cadence int64
+	rate    float64
+	paced   float64
+}
+
+// paced is paced for the class' rate. Powers cost more than all else of a decision, and
+// there are few cadences.
+func (c *classState) paced(cadence int64) float64 {
+	p := &c.paces[uint64(cadence)*0x9e3779b97f4a7c15>>60]
+	if p.cadence != cadence || p.rate != c.rate {
+		*p = pacedRate{cadence: cadence, rate: c.rate, paced: paced(c.rate, cadence)}
+	}
+	return p.paced
+}
+
 // number is the number of the scrape at t. The phase keeps the places where the number
 // steps on apart from the times at which senders like to scrape.
 func (f Film) number(t int64) uint64 {

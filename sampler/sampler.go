@@ -104,10 +104,11 @@ type classState struct {
 	protected  bool
 
 	rate   float64 // of frames, before weight and pace
-	maxGap int64   // ms, as the pressure widens it
-	keyGap int64   // ms between key frames
-	shed   uint64  // families with a smaller place are left out
-	waits  bool    // new series wait for a frame
+	paces  [16]pacedRate
+	maxGap int64  // ms, as the pressure widens it
+	keyGap int64  // ms between key frames
+	shed   uint64 // families with a smaller place are left out
+	waits  bool   // new series wait for a frame
 
 	counts ClassStats
 }
