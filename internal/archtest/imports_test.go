@@ -51,18 +51,18 @@ var rules = []rule{
 	{"journal/*", vocabulary + "journal journal/*/vfs"},
 	{"probe lock", "internal/bytesize internal/fielderror"},
 	{"probe/probetest", "probe internal/testutil"},
-	{"probe/*", "probe probe/internal/* internal/bytesize internal/etcddial internal/fielderror internal/redisclient"},
+	{"probe/*", "probe probe/internal/* internal/bytesize internal/etcddial internal/fielderror internal/pgerror internal/redisclient"},
 	{"probe/internal/*", "probe probe/internal/* internal/fielderror"},
 	// Another way with the same client.
 	{"lock/etcdcas", "lock lock/etcd internal/fielderror"},
 	{"lock/redlock", "lock lock/redis internal/fielderror"},
-	{"lock/*", "lock internal/bytesize internal/etcddial internal/fielderror internal/redisclient"},
+	{"lock/*", "lock internal/bytesize internal/etcddial internal/fielderror internal/pgerror internal/redisclient"},
 	{"web", "internal/series"},
 
 	// What stages are made of.
 	{"internal/remotewrite", "internal/series"},
 	{"internal/strictyaml", "internal/bytesize internal/fielderror internal/nearest"},
-	{"internal/series internal/bytesize internal/fielderror internal/nearest internal/ownmetrics internal/etcddial internal/redisclient journal/*/vfs", ""},
+	{"internal/series internal/bytesize internal/fielderror internal/nearest internal/ownmetrics internal/etcddial internal/pgerror internal/redisclient journal/*/vfs", ""},
 
 	// The comparison of full with thinned data, apart from the pipeline.
 	{"internal/fidelity", vocabulary + "sampler internal/capture internal/plot"},

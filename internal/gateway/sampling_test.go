@@ -1,10 +1,7 @@
 package gateway
 
 import (
-	"context"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -65,28 +62,8 @@ func openSession(t *testing.T, storage string) {
 func TestReload_EndsSamplingOnceItIsCertain(t *testing.T) {
 	storage := t.TempDir()
 	openSession(t, storage)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	next := backendsOf(t, sampledBackend)
-	g, err := New(Options{
-		Config:      next,
-		Load:        func() (*config.Config, error) { return next, nil },
-		StoragePath: storage,
-		Listener:    listener,
-		Scheme:      "http",
-		Serve:       func(l net.Listener, s *http.Server) error { return s.Serve(l) },
-		Logger:      slog.New(slog.DiscardHandler),
-		Now:         time.Now,
-	})
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- g.Run(ctx) }()
-	defer func() {
-		cancel()
-		require.NoError(t, <-ended)
-	}()
-	require.Eventually(t, func() bool { return g.ready.get() == "" }, 10*time.Second, time.Millisecond)
+	g := running(t, storage, &next)
 	open := func() int {
 		v, err := ledger.Read(vfs.OS{}, ledgerDir(storage), "a")
 		require.NoError(t, err)

@@ -6,22 +6,22 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/sluice-metrics/sluice/internal/pgerror"
 	"github.com/sluice-metrics/sluice/lock"
 )
 
 // unreached marks the error of a connection that was not made: nothing was sent.
 func (s *Store) unreached(err error) error {
-	return lock.Marked(mark(err, lock.ErrUnsent), fmt.Errorf("connect to PostgreSQL at %s as %q: %w", s.address, s.user, &oneLine{err}))
+	return lock.Marked(mark(err, lock.ErrUnsent), fmt.Errorf("connect to PostgreSQL at %s as %q: %w", s.address, s.user, oneLine(err)))
 }
 
 // failed says what failed where. A statement that the server refused has had no effect; of
 // one that was ended from outside, such as at a shutdown, that is not known.
 func (s *Store) failed(what string, err error) error {
-	said := fmt.Errorf("%s at PostgreSQL at %s: %w", what, s.address, &oneLine{err})
+	said := fmt.Errorf("%s at PostgreSQL at %s: %w", what, s.address, oneLine(err))
 	if isReadOnly(err) {
 		said = fmt.Errorf("%w; the server is a replica, or read-only: name the primary in dsn, or several hosts and target_session_attrs=read-write", said)
 	}
@@ -57,29 +57,20 @@ func mark(err, otherwise error) error {
 }
 
 // oneLine is an error of the library whose text is put into one line, the cause alone.
-type oneLine struct{ err error }
-
-func (e *oneLine) Error() string {
-	cause := e.err
-	var connect *pgconn.ConnectError
-	if errors.As(cause, &connect) && connect.Unwrap() != nil {
-		cause = connect.Unwrap()
-	}
+func oneLine(err error) error {
 	var server *pgconn.PgError
-	if errors.As(cause, &server) {
-		return fmt.Sprintf("%s: %s (SQLSTATE %s)", server.Severity, server.Message, server.Code)
-	}
 	var network net.Error
-	if errors.Is(cause, context.DeadlineExceeded) || errors.As(cause, &network) && network.Timeout() {
-		return "no answer in time: is a firewall dropping packets, or does the server hang?"
+	if !errors.As(err, &server) && (errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network.Timeout()) {
+		return &silence{err}
 	}
-	var said []string
-	for line := range strings.Lines(cause.Error()) {
-		if line = strings.TrimSpace(line); line != "" && !slices.Contains(said, line) {
-			said = append(said, line)
-		}
-	}
-	return strings.Join(said, "; ")
+	return pgerror.OneLine(err)
 }
 
-func (e *oneLine) Unwrap() error { return e.err }
+// silence is the error of a server that did not answer in time.
+type silence struct{ err error }
+
+func (*silence) Error() string {
+	return "no answer in time: is a firewall dropping packets, or does the server hang?"
+}
+
+func (s *silence) Unwrap() error { return s.err }

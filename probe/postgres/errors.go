@@ -5,17 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/sluice-metrics/sluice/internal/pgerror"
 	"github.com/sluice-metrics/sluice/probe"
 )
 
 // explain says in one line what went wrong, where, and what to do.
 func (p *Prober) explain(doing string, err error) error {
-	said := fmt.Errorf("%s PostgreSQL at %s as %q: %w%s", doing, p.target, p.config.User, &oneLine{err}, p.advice(err))
+	said := fmt.Errorf("%s PostgreSQL at %s as %q: %w%s", doing, p.target, p.config.User, pgerror.OneLine(err), p.advice(err))
 	var server *pgconn.PgError
 	if errors.As(err, &server) && strings.HasPrefix(server.Code, "28") {
 		return &denied{said}
@@ -58,27 +58,3 @@ func adviceFor(code string) string {
 	}
 	return ""
 }
-
-// oneLine is an error whose text is put into one line, and without what is said twice.
-type oneLine struct{ err error }
-
-func (e *oneLine) Error() string {
-	cause := e.err
-	var connect *pgconn.ConnectError
-	if errors.As(cause, &connect) && connect.Unwrap() != nil {
-		cause = connect.Unwrap()
-	}
-	var server *pgconn.PgError
-	if errors.As(cause, &server) {
-		return fmt.Sprintf("%s: %s (SQLSTATE %s)", server.Severity, server.Message, server.Code)
-	}
-	var said []string
-	for line := range strings.Lines(cause.Error()) {
-		if line = strings.TrimSpace(line); line != "" && !slices.Contains(said, line) {
-			said = append(said, line)
-		}
-	}
-	return strings.Join(said, "; ")
-}
-
-func (e *oneLine) Unwrap() error { return e.err }
