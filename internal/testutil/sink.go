@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 )
 
 // SinkOptions configure a Sink.
@@ -131,8 +129,7 @@ func (s *Sink) Address() string {
 // Up makes a sink that is down listen again, on the same address.
 func (s *Sink) Up(t testing.TB) {
 	t.Helper()
-	ln, err := net.Listen("tcp", s.Address())
-	require.NoError(t, err)
+	ln := Listen(t, "tcp", s.Address())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.addr = ln.Addr().String()

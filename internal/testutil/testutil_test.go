@@ -5,7 +5,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -355,18 +357,38 @@ func TestRootIsTheRepository(t *testing.T) {
 }
 
 func TestFreeAddress(t *testing.T) {
-	var first string
-	t.Run("its own until the end", func(t *testing.T) {
-		first = FreeAddress(t)
-		_, err := net.Listen("unix", "@sluice-test-port-"+strings.TrimPrefix(first, "127.0.0.1:"))
-		require.ErrorIs(t, err, syscall.EADDRINUSE, "somebody else may be given it")
-		for range 2 { // stopped and started again
-			listener, err := net.Listen("tcp", first)
+	// Children between fork and exec hold what this process has closed.
+	forking := make(chan struct{})
+	var forks sync.WaitGroup
+	defer forks.Wait()
+	defer close(forking)
+	for range 4 {
+		forks.Go(func() {
+			for {
+				select {
+				case <-forking:
+					return
+				default:
+					if err := exec.Command("true").Run(); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for range 200 {
+		var mark string
+		t.Run("its own until the end", func(t *testing.T) {
+			address, err := net.ResolveTCPAddr("tcp", FreeAddress(t))
 			require.NoError(t, err)
-			require.NoError(t, listener.Close())
-		}
-	})
-	mark, err := net.Listen("unix", "@sluice-test-port-"+strings.TrimPrefix(first, "127.0.0.1:"))
-	require.NoError(t, err, "it is kept after the test")
-	require.NoError(t, mark.Close())
+			mark = portMark(address.Port)
+			_, err = net.Listen("unix", mark)
+			require.ErrorIs(t, err, syscall.EADDRINUSE, "somebody else may be given it")
+			for range 10 { // stopped and started again
+				require.NoError(t, Listen(t, "tcp", address.String()).Close())
+			}
+		})
+		require.NoError(t, Listen(t, "unix", mark).Close(), "it is kept after the test")
+	}
 }
