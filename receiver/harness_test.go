@@ -82,6 +82,8 @@ type setup struct {
 	wrap func(receiver.Journal) receiver.Journal
 	// pairs judges samples of HA pairs.
 	pairs receiver.Pairs
+	// shelf is where requests are left that were opened.
+	shelf *remotewrite.Shelf
 }
 
 func newGate(t testing.TB, change ...func(*setup)) *gate {
@@ -119,7 +121,7 @@ func newGate(t testing.TB, change ...func(*setup)) *gate {
 	m := receiver.NewMetrics(g.registry)
 	now := func() time.Time { return start }
 	g.ingester = receiver.NewIngester(receiver.IngestOptions{
-		Config: s.receiver, Resolver: g.router, Journal: j, Metadata: g.metadata, Pairs: s.pairs, Metrics: m, Now: now,
+		Config: s.receiver, Resolver: g.router, Journal: j, Metadata: g.metadata, Pairs: s.pairs, Shelf: s.shelf, Metrics: m, Now: now,
 		Appended: func(b *series.Batch) {
 			g.mu.Lock()
 			defer g.mu.Unlock()

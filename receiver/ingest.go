@@ -40,6 +40,8 @@ type IngestOptions struct {
 	// Appended is called after each successful append, before the sender is
 	// answered; the batch must not be kept.
 	Appended func(*series.Batch)
+	// Shelf is where requests are left that were opened; nil where nobody wants them.
+	Shelf *remotewrite.Shelf
 	// Pairs judges samples of HA pairs; nil where there are none.
 	Pairs   Pairs
 	Metrics *Metrics
@@ -79,10 +81,10 @@ func (in *Ingester) Exclusive(f func() error) error {
 
 // scratch is what one decoding needs, kept for the next.
 type scratch struct {
-	plain  []byte
+	open   *remotewrite.Opened  // nil: lent
+	msg    *remotewrite.Message // of open
 	mend   []byte
-	paired []byte // what Pairs left of plain
-	msg    remotewrite.Message
+	paired []byte // what Pairs left of the request
 	res    router.Resolution
 	md     []remotewrite.Metadata // of the request at hand
 	v1     *remotewrite.Builder
@@ -217,8 +219,11 @@ func (in *Ingester) decode(ctx context.Context, r Request, settled Unsettled) (d
 	}
 	defer func() { s.trim(); in.slots <- s }()
 
-	s.plain = slices.Grow(s.plain[:0], n)[:n]
-	plain, err := snappy.Decode(s.plain, buf.B)
+	if s.open == nil {
+		s.open = in.o.Shelf.New()
+	}
+	s.msg = &s.open.Message
+	plain, err := snappy.Decode(s.open.Room(n), buf.B)
 	if err != nil {
 		return decoded{}, refuse(http.StatusBadRequest, "the body is not a snappy block: %w", err)
 	}
@@ -254,13 +259,13 @@ func (in *Ingester) decode(ctx context.Context, r Request, settled Unsettled) (d
 		}
 	}()
 	s.res.Sender = r.Sender
-	in.o.Resolver.Resolve(&s.msg, &s.res)
+	in.o.Resolver.Resolve(s.msg, &s.res)
 	in.o.Metrics.newSeries.Add(float64(s.res.New - s.res.Overflowed))
 	in.o.Metrics.overflowed.Add(float64(s.res.Overflowed))
 
 	var result Result
 	rewritten := pairs != nil
-	if len(s.res.Invalid)+len(s.res.Respell) > 0 || in.amiss(&s.msg) {
+	if len(s.res.Invalid)+len(s.res.Respell) > 0 || in.amiss(s.msg) {
 		if result, err = in.mend(s); err != nil {
 			return decoded{}, err
 		}
@@ -282,15 +287,18 @@ func (in *Ingester) decode(ctx context.Context, r Request, settled Unsettled) (d
 	free = nil
 	b.Version, b.Decoded, b.Received = v, len(s.msg.Data), in.o.Now().UnixMilli()
 	b.MinTime, b.MaxTime, b.Counts = s.msg.MinTime, s.msg.MaxTime, s.msg.Counts
-	b.Legacy, b.CustomBuckets = !s.res.NonLegacy, hasCustomBuckets(&s.msg)
+	b.Legacy, b.CustomBuckets = !s.res.NonLegacy, hasCustomBuckets(s.msg)
 	b.Series, b.IDs, b.Epoch = len(s.msg.Series), slices.Clone(s.res.IDs), s.res.Epoch
 	b.Routed = s.res.Routed
+	if !rewritten && in.o.Shelf.Leave(b, s.open) {
+		s.open, s.msg = nil, nil
+	}
 	keep = true
 	return decoded{b, result, pairs}, nil
 }
 
 func (s *scratch) trim() {
-	if cap(s.plain) > scratchLimit || cap(s.mend) > scratchLimit || cap(s.paired) > scratchLimit || s.msg.Footprint() > scratchLimit {
+	if cap(s.mend) > scratchLimit || cap(s.paired) > scratchLimit || s.open != nil && s.open.Footprint() > scratchLimit {
 		*s = scratch{}
 	}
 }

@@ -25,7 +25,7 @@ func (in *Ingester) mend(s *scratch) (Result, error) {
 	for i := range s.msg.Series {
 		switch reason := verdicts[i]; reason {
 		case "":
-			result.drop(&s.msg, i, b.Add(&s.msg, i))
+			result.drop(s.msg, i, b.Add(s.msg, i))
 		case respell:
 			ls, err := s.msg.AppendLabels(s.ls[:0], i)
 			if err != nil {
@@ -33,9 +33,9 @@ func (in *Ingester) mend(s *scratch) (Result, error) {
 			}
 			s.ls = ls
 			ls, _, _ = remotewrite.CanonicalLabels(ls)
-			result.drop(&s.msg, i, b.AddLabels(&s.msg, i, ls))
+			result.drop(s.msg, i, b.AddLabels(s.msg, i, ls))
 		default:
-			result.refuse(&s.msg, i, reason)
+			result.refuse(s.msg, i, reason)
 			continue
 		}
 		s.kept = append(s.kept, i)
@@ -45,7 +45,7 @@ func (in *Ingester) mend(s *scratch) (Result, error) {
 	}
 	s.mend = b.AppendTo(s.mend[:0])
 	for _, late := range b.Late() {
-		result.drop(&s.msg, s.kept[late.Ordinal], remotewrite.Outcome{Dropped: late.Dropped, Reason: late.Reason})
+		result.drop(s.msg, s.kept[late.Ordinal], remotewrite.Outcome{Dropped: late.Dropped, Reason: late.Reason})
 	}
 	for reason, n := range result.Reasons {
 		in.o.Metrics.refused.WithLabelValues(string(reason)).Add(float64(n))
@@ -53,7 +53,7 @@ func (in *Ingester) mend(s *scratch) (Result, error) {
 	if err := s.msg.Index(s.msg.Version, s.mend, in.o.Resolver.Seed()); err != nil {
 		return Result{}, fmt.Errorf("BUG: a mended request is malformed: %w", err)
 	}
-	in.o.Resolver.Resolve(&s.msg, &s.res)
+	in.o.Resolver.Resolve(s.msg, &s.res)
 	if len(s.res.Invalid)+len(s.res.Respell) > 0 {
 		return Result{}, fmt.Errorf("BUG: a mended request holds invalid series: %v", s.res.Invalid)
 	}

@@ -59,7 +59,7 @@ func (in *Ingester) admit(s *scratch, v series.Version, plain []byte, settled Un
 	if in.o.Pairs == nil {
 		return nil, plain, nil
 	}
-	pairs, err := in.o.Pairs.Admit(PairRequest{Version: v, Plain: plain, Message: &s.msg, Room: s.paired, Settled: settled})
+	pairs, err := in.o.Pairs.Admit(PairRequest{Version: v, Plain: plain, Message: s.msg, Room: s.paired, Settled: settled})
 	if err != nil || pairs == nil {
 		return nil, plain, err
 	}

@@ -59,6 +59,9 @@ type Options struct {
 // deadLetterBound is the size at which a file of dead letters is put aside.
 const deadLetterBound = 16 << 20
 
+// mostLent bounds the requests, opened, that wait for the readers of lanes.
+const mostLent = 8 << 20
+
 // Gateway is one running Sluice.
 type Gateway struct {
 	o        Options
@@ -80,6 +83,7 @@ type Gateway struct {
 	leaders  *leaders
 	pairs    *pairs // nil where there are no HA pairs
 	ledgers  *ledger.Metrics
+	shelf    *remotewrite.Shelf
 
 	taps  *taps
 	page  *page
@@ -106,6 +110,7 @@ func New(o Options) (*Gateway, error) {
 		orphans:  map[string]time.Time{},
 		decided:  map[string][]decided{},
 		taps:     newTaps(),
+		shelf:    remotewrite.NewShelf(mostLent),
 		table:    series.NewTable(o.Config.Series.Max),
 		metadata: remotewrite.NewMetadataCache(remotewrite.MetadataCacheOptions{}),
 		deadLetters: exporter.NewDeadLetters(filepath.Join(o.StoragePath, "dead-letters"),
@@ -152,6 +157,7 @@ func New(o Options) (*Gateway, error) {
 		Journal:  j,
 		Metadata: g.metadata,
 		Appended: g.appended,
+		Shelf:    g.shelf,
 		Pairs:    g.pairs.judge(),
 		Metrics:  rm,
 		Now:      o.Now,

@@ -92,6 +92,7 @@ func (g *Gateway) sampling(l *line, cursor journal.Cursor, before thinning.Steer
 		Steering:   before,
 		Memory:     memory(),
 		ReplicaLag: g.steeredBy(l.config),
+		Shelf:      g.shelf,
 		Metrics:    g.thinners,
 		Logger:     l.logger,
 		Now:        g.o.Now,

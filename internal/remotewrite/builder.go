@@ -124,7 +124,7 @@ func NewBuilder(o BuilderOptions) *Builder {
 		panic(fmt.Sprintf("BUG: remotewrite.NewBuilder for version %d", o.Version))
 	}
 	b := &Builder{o: o, escape: escaper{how: o.Escaping}}
-	b.rewrite = FlagNoContent | FlagBadRefs | FlagBadHistogram | FlagExemplarNoTime | FlagCreated | FlagMixed | FlagSplitLabels
+	b.rewrite = invalid | unfit
 	if o.Version == series.V1 && o.NHCBOnV1 != NHCBKeep {
 		b.rewrite |= FlagCustomBuckets
 	}
@@ -289,6 +289,31 @@ func (b *Builder) Add(m *Message, i int) Outcome {
 	b.added++
 	b.counts.Add(o.Written)
 	return o
+}
+
+// AddRun is Add of series from of m and of those behind it up to to-1 that can be copied
+// together with it, because all of them stand one behind the other and go as they are. It
+// returns how many it has added; o is the Outcome of the first, and the others are written.
+func (b *Builder) AddRun(m *Message, from, to int) (n int, o Outcome) {
+	o = b.Add(m, from)
+	n = 1
+	if !b.source.asIs {
+		return n, o
+	}
+	start, end := m.Series[from].To, m.Series[from].To
+	for i := from + 1; i < to; i++ {
+		s := &m.Series[i]
+		if s.From != end || s.Flags&b.rewrite != 0 {
+			break
+		}
+		b.counts.Add(s.Counts())
+		end = s.To
+		n++
+	}
+	b.body = append(b.body, m.Data[start:end]...)
+	b.series += n - 1
+	b.added += n - 1
+	return n, o
 }
 
 // copy writes a series as it stands.

@@ -30,6 +30,39 @@ func TestBuilder_V2ToV2_OneSourceIsACopy(t *testing.T) {
 	})
 }
 
+// A run makes the bytes, and the counts, that its series make one by one.
+func TestBuilder_AddRun(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		from := rapid.SampledFrom([]series.Version{series.V1, series.V2}).Draw(t, "from")
+		to := rapid.SampledFrom([]series.Version{series.V1, series.V2}).Draw(t, "to")
+		m := scanBytes(t, from, encode(from, genRequest(t, genOptions{custom: true, starts: from == series.V2, mixed: true, exemplars: true})))
+		o := BuilderOptions{Version: to, NHCBOnV1: rapid.SampledFrom([]NHCBPolicy{NHCBKeep, NHCBDrop}).Draw(t, "policy")}
+		single, runs := NewBuilder(o), NewBuilder(o)
+		for i := 0; i < len(m.Series); {
+			end := rapid.IntRange(i+1, len(m.Series)).Draw(t, "end")
+			n, first := runs.AddRun(m, i, end)
+			require.Positive(t, n)
+			require.LessOrEqual(t, i+n, end)
+			for k := range n {
+				outcome := single.Add(m, i+k)
+				if k == 0 {
+					require.Equal(t, outcome, first)
+				} else {
+					require.Equal(t, Outcome{Written: m.Series[i+k].Counts()}, outcome)
+				}
+			}
+			i += n
+			require.Equal(t, single.Len(), runs.Len())
+			require.Equal(t, single.Counts(), runs.Counts())
+		}
+		require.Equal(t, single.AppendTo(nil), runs.AppendTo(nil))
+		require.Equal(t, single.Late(), runs.Late())
+	})
+	m := scanned(t, series.V1, payloadV1(3))
+	n, _ := NewBuilder(BuilderOptions{Version: series.V1}).AddRun(m, 0, 3)
+	require.Equal(t, 3, n, "what Prometheus sends goes in one piece")
+}
+
 func TestM1_ManySourcesShareOneTable(t *testing.T) {
 	b := NewBuilder(BuilderOptions{Version: series.V2})
 	rapid.Check(t, func(t *rapid.T) {

@@ -53,8 +53,13 @@ type Series struct {
 	Histograms uint32
 	Exemplars  uint32
 	Flags      Flags
+	plain      bool  // bits are of the first sample, which stands where encoders put it
 	MinTime    int64 // ms, of samples and histograms; as in Message when there are none
 	MaxTime    int64
+
+	// bits are here and not only in Data, so that a reader of all samples goes through the
+	// index from front to back and waits for nothing of Data that is not in the cache.
+	bits uint64
 
 	content   uint32 // where the message's content starts
 	labelsEnd uint32 // end of the leading run of label fields (V1) or of the leading packed refs (V2)
@@ -85,14 +90,19 @@ const (
 	FlagMetadata      // V2: carries type, help or unit
 )
 
+const (
+	invalid = FlagNoContent | FlagBadRefs | FlagBadHistogram | FlagExemplarNoTime
+	unfit   = FlagCreated | FlagMixed | FlagSplitLabels // to go on as they are
+)
+
 // ErrMalformed is wrapped by every error about bytes that are not the message they
 // should be. The whole request is refused then (400).
 var ErrMalformed = errors.New("malformed remote-write message")
 
 // ErrTooManySeries is returned for a request most of whose series are empty messages:
-// a Series takes 64 bytes, an empty one on the wire two. A series that holds a sample
+// a Series takes 72 bytes, an empty one on the wire two. A series that holds a sample
 // has four bytes or more, so a request of len(Data)/4 series is always taken, and the
-// index of a request stays within 16 times its bytes, besides the room that slices
+// index of a request stays within 18 times its bytes, besides the room that slices
 // grow by. It wraps ErrMalformed.
 var ErrTooManySeries = fmt.Errorf("%w: more series than one in four bytes", ErrMalformed)
 
@@ -201,7 +211,6 @@ func (s *Series) see(t int64) {
 // can cure: one with the same labels and a sample (M3); who knows of one may accept
 // this series. The labels are not judged here, see CanonicalLabels.
 func (s *Series) Invalid() Reason {
-	const invalid = FlagNoContent | FlagBadRefs | FlagBadHistogram | FlagExemplarNoTime
 	switch f := s.Flags; {
 	case f&invalid == 0:
 		return ""
@@ -221,7 +230,7 @@ func (s *Series) Invalid() Reason {
 // NeedsRewrite reports whether the series must be written anew before it goes on,
 // because of what it holds besides its labels' spelling.
 func (s *Series) NeedsRewrite() bool {
-	return s.Flags&(FlagCreated|FlagMixed|FlagSplitLabels) != 0
+	return s.Flags&unfit != 0
 }
 
 // Content is the inside of the TimeSeries message of series i.

@@ -60,20 +60,17 @@ func (m *Message) AppendSamples(dst []Sample, i int) []Sample {
 }
 
 // Only is the sample of a series that holds one float sample and no histogram; ok is
-// false for all others, and for spellings that AppendSamples has to be asked about.
+// false for all others, and for spellings that AppendSamples has to be asked about. It
+// looks at Data only for a start timestamp.
 func (m *Message) Only(i int) (bits uint64, t, start int64, ok bool) {
 	s := &m.Series[i]
-	if s.Samples != 1 || s.Histograms != 0 || s.Flags&FlagCreated != 0 {
+	if !s.plain || s.Samples != 1 || s.Histograms != 0 || s.Flags&FlagCreated != 0 {
 		return 0, 0, 0, false
 	}
-	bits, t, start, n := plainSample(m.Data, uint(s.labelsEnd))
-	if n == 0 || uint(s.labelsEnd)+n > uint(s.To) {
-		return 0, 0, 0, false
+	if s.Flags&FlagStart != 0 {
+		_, _, start, _ = plainSample(m.Data, uint(s.labelsEnd))
 	}
-	if m.Version == series.V1 {
-		start = 0
-	}
-	return bits, t, start, true
+	return s.bits, s.MinTime, start, true
 }
 
 // Created is the created timestamp (field 6 of rc.3, Unix ms) of V2 series i, 0 when

@@ -76,7 +76,7 @@ func (m *Message) walkSeriesV1(k keying, at, content, to uint) error {
 	}
 	s.labelsEnd = uint32(p)
 	if bits, t, _, n := plainSample(m.Data, p); n > 0 && p+n <= to {
-		s.Samples = 1
+		s.Samples, s.plain, s.bits = 1, true, bits
 		s.MinTime, s.MaxTime = t, t
 		if bits == staleBits {
 			s.Flags = FlagStale

@@ -124,7 +124,7 @@ func (m *Message) walkSeriesV2(k keying, s *Series) error {
 		s.labelsEnd = uint32(p)
 	}
 	if bits, t, start, n := plainSample(m.Data, p); n > 0 && p+n <= to {
-		s.Samples = 1
+		s.Samples, s.plain, s.bits = 1, true, bits
 		s.MinTime, s.MaxTime = t, t
 		if bits == staleBits {
 			s.Flags |= FlagStale

@@ -11,8 +11,8 @@ import (
 const Headroom = 1024
 
 // Batch is one remote-write request that passed validation. It is shared by the
-// journal's tail and all lanes; everything but the reference count is read-only
-// once the journal has it.
+// journal's tail and all lanes; everything but the reference count and the companion is
+// read-only once the journal has it.
 type Batch struct {
 	Version  Version
 	Body     []byte // snappy block as it goes over the wire; borrowed until Release
@@ -37,8 +37,16 @@ type Batch struct {
 	// of backends at the append; nil means that all take everything.
 	Routed []Counts
 
-	buf  *Buffer
-	refs atomic.Int32
+	buf       *Buffer
+	refs      atomic.Int32
+	companion atomic.Pointer[Companion]
+}
+
+// Companion is what goes along with a batch while that is in memory, until somebody takes
+// it. Its methods may be called from several goroutines.
+type Companion interface {
+	// Free is called where nobody has taken it and the batch ends.
+	Free()
 }
 
 // NewBatch returns a batch with one reference, whose body is buf's content. The
@@ -49,6 +57,18 @@ func NewBatch(buf *Buffer) *Batch {
 	return b
 }
 
+// Accompany gives the batch a companion, which it has none of yet.
+func (b *Batch) Accompany(c *Companion) { b.companion.Store(c) }
+
+// TakeCompanion returns the companion, which is the caller's from then on; nil when there
+// is none, or somebody has taken it.
+func (b *Batch) TakeCompanion() Companion {
+	if c := b.companion.Swap(nil); c != nil {
+		return *c
+	}
+	return nil
+}
+
 // Retain adds a reference.
 func (b *Batch) Retain() { b.refs.Add(1) }
 
@@ -56,7 +76,10 @@ func (b *Batch) Retain() { b.refs.Add(1) }
 func (b *Batch) Release() {
 	switch n := b.refs.Add(-1); {
 	case n == 0:
-		poison(b.buf.B)
+		if c := b.TakeCompanion(); c != nil {
+			c.Free()
+		}
+		Poison(b.buf.B)
 		b.buf.Free()
 		b.Body, b.buf = nil, nil
 	case n < 0:

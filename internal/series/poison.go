@@ -2,4 +2,5 @@
 
 package series
 
-func poison([]byte) {}
+// Poison does something under the debug tag only.
+func Poison([]byte) {}

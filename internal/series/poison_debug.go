@@ -2,8 +2,8 @@
 
 package series
 
-// poison overwrites a released body, so that a late reader fails loudly.
-func poison(b []byte) {
+// Poison overwrites a released body, so that a late reader fails loudly.
+func Poison(b []byte) {
 	for i := range b {
 		b[i] = 0xdb
 	}

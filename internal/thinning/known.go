@@ -34,8 +34,10 @@ type batchReader struct {
 	encodings encodings
 	origins   origins
 
-	plain  []byte
-	msg    remotewrite.Message
+	shelf  *remotewrite.Shelf
+	own    *remotewrite.Opened  // where nothing is lent
+	lent   *remotewrite.Opened  // of the batch at hand; nil where nothing is
+	msg    *remotewrite.Message // of the batch at hand
 	batch  *series.Batch
 	labels []remotewrite.Label
 	md     []remotewrite.Metadata
@@ -74,15 +76,12 @@ func newBatchReader(s *sampler.Sampler, d *sampler.Describer, maxFamilies, maxBy
 func (r *batchReader) open(b *series.Batch) error {
 	r.arena = r.arena[:0]
 	r.batch = b
-	r.plain = slices.Grow(r.plain[:0], b.Decoded)[:b.Decoded]
-	plain, err := s2.Decode(r.plain, b.Body)
-	if err == nil {
-		err = r.msg.Scan(b.Version, plain)
-	}
+	err := r.decode(b)
 	if err == nil && len(r.msg.Series) != len(b.IDs) {
 		err = fmt.Errorf("%d series, but %d ids", len(r.msg.Series), len(b.IDs))
 	}
 	if err != nil {
+		r.close()
 		return fmt.Errorf("thin a batch of %d bytes: %w", len(b.Body), err)
 	}
 	if b.Version == series.V1 {
@@ -94,11 +93,32 @@ func (r *batchReader) open(b *series.Batch) error {
 	return nil
 }
 
+// decode makes the message, unless who received the batch has left it.
+func (r *batchReader) decode(b *series.Batch) error {
+	if r.lent = r.shelf.Take(b); r.lent != nil {
+		r.msg = &r.lent.Message
+		return nil
+	}
+	if r.own == nil {
+		r.own = r.shelf.New()
+	}
+	r.msg = &r.own.Message
+	plain, err := s2.Decode(r.own.Room(b.Decoded), b.Body)
+	if err != nil {
+		return err
+	}
+	return r.msg.Scan(b.Version, plain)
+}
+
 // close lets a batch go, and room that a huge one took.
 func (r *batchReader) close() {
-	r.batch = nil
-	if cap(r.plain)+cap(r.arena)+r.msg.Footprint() > scratchLimit {
-		r.plain, r.arena, r.msg = nil, nil, remotewrite.Message{}
+	r.batch, r.msg = nil, nil
+	if r.lent != nil {
+		r.lent.Free()
+		r.lent = nil
+	}
+	if r.own != nil && r.own.Footprint()+cap(r.arena) > scratchLimit {
+		r.own, r.arena = nil, nil
 		r.md, r.floats, r.hists, r.inputs = nil, nil, nil, nil
 	}
 }
@@ -212,7 +232,7 @@ func (r *batchReader) remember(i int, id series.ID, in *input, kept bool) bool {
 		r.encodings.forget(id)
 		return true
 	}
-	return r.encodings.note(&r.msg, i, r.hists[in.hist], noted{id: id, bits: in.Bits, kept: kept})
+	return r.encodings.note(r.msg, i, r.hists[in.hist], noted{id: id, bits: in.Bits, kept: kept})
 }
 
 // countOf is the count of an input that is a histogram.

@@ -272,7 +272,7 @@ func (r *Restorer) restore(i int, id series.ID) {
 
 // restoreExemplars writes a message that holds exemplars only, if it was withheld.
 func (r *Restorer) restoreExemplars(i int) {
-	if !r.places.withheld(i, &r.msg, r.batch.IDs, func(k int) bool { return r.newest[k] }) {
+	if !r.places.withheld(i, r.msg, r.batch.IDs, func(k int) bool { return r.newest[k] }) {
 		return
 	}
 	if r.msg.Version == series.V2 {
@@ -329,7 +329,7 @@ func (r *Restorer) writePieces(i int, exemplars bool) {
 		p.span(x.Time, x.Time)
 	}
 	p.custom = p.custom || r.custom || m.Flags&remotewrite.FlagCustomBuckets != 0
-	r.wrote(p, i, p.w.AddPoints(&r.msg, i, remotewrite.Splice{Points: r.points, Exemplars: exemplars}))
+	r.wrote(p, i, p.w.AddPoints(r.msg, i, remotewrite.Splice{Points: r.points, Exemplars: exemplars}))
 }
 
 // writeWhole writes a message as it stands.
@@ -339,7 +339,7 @@ func (r *Restorer) writeWhole(i int) {
 	p := r.draft()
 	p.span(m.MinTime, m.MaxTime)
 	p.custom = p.custom || m.Flags&remotewrite.FlagCustomBuckets != 0
-	r.wrote(p, i, p.w.Add(&r.msg, i))
+	r.wrote(p, i, p.w.Add(r.msg, i))
 }
 
 // draft is the batch in the making that takes messages of the source at hand.
@@ -358,7 +358,7 @@ func (r *Restorer) draft() *pending {
 	}
 	if !p.begun {
 		p.begun = true
-		p.w.BeginPart(&r.msg)
+		p.w.BeginPart(r.msg)
 	}
 	p.legacy = p.legacy && b.Legacy
 	return p

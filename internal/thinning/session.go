@@ -78,7 +78,7 @@ func (t *Thinner) newSession(d *Decisions, start int64) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &session{splicer: NewSplicer(SplicerOptions{Sampler: s, Describer: d.Describer})}
+	n := &session{splicer: NewSplicer(SplicerOptions{Sampler: s, Describer: d.Describer, Shelf: t.o.Shelf})}
 	n.splicer.targets = newTargets(d.Config.TargetLabels)
 	n.replay = replay{sampler: s, force: s.Step(), observe: func(b *series.Batch, set series.Set) error {
 		n.splicer.Enter(n.stepAt)

@@ -23,6 +23,8 @@ type SplicerOptions struct {
 	// MaxHistogramBytes bounds the native histograms that are kept of critical series, so
 	// that they can be sent later; 0 means 64 MiB. Series beyond it are not thinned.
 	MaxHistogramBytes int
+	// Shelf is where batches are found opened; nil: nowhere.
+	Shelf *remotewrite.Shelf
 }
 
 // Splicer makes of the batches from the journal those that a lagging backend is sent. It is
@@ -93,6 +95,7 @@ func NewSplicer(o SplicerOptions) *Splicer {
 	s := &Splicer{
 		batchReader: newBatchReader(o.Sampler, o.Describer, o.MaxFamilies, o.MaxHistogramBytes),
 	}
+	s.shelf = o.Shelf
 	s.v1, s.v2 = newBuilder(series.V1), newBuilder(series.V2)
 	s.throttle = remotewrite.NewMetadataThrottle(remotewrite.MetadataThrottleOptions{Now: s.received})
 	return s
@@ -262,7 +265,7 @@ func (s *Splicer) judgeMany(i int, id series.ID) {
 // the newest sample of their series, if that is in the same batch before them.
 func (s *Splicer) judgeExemplars(i int) {
 	newest := func(k int) bool { return s.verdicts[k]&verdictNewest != 0 }
-	if !s.places.withheld(i, &s.msg, s.batch.IDs, newest) {
+	if !s.places.withheld(i, s.msg, s.batch.IDs, newest) {
 		s.keepWhole(i)
 	}
 }
@@ -383,9 +386,9 @@ func (s *Splicer) build(set series.Set) {
 	}
 	w.Reset()
 	if 3*s.messages < len(b.IDs) {
-		w.BeginPart(&s.msg)
+		w.BeginPart(s.msg)
 	} else {
-		w.Begin(&s.msg)
+		w.Begin(s.msg)
 	}
 	s.draft.ids = s.write(w)
 	metadata := s.tell(w)
@@ -404,27 +407,40 @@ func (s *Splicer) build(set series.Set) {
 // write gives to w what is sent, and returns the ids of the messages that makes.
 func (s *Splicer) write(w *remotewrite.Builder) []series.ID {
 	ids := make([]series.ID, 0, s.messages)
-	next := 0
-	for i, v := range s.verdicts {
+	next, run := 0, 0 // of the splices; the end of the messages at hand that go as they stand
+	for i := 0; i < len(s.verdicts); {
+		n := 1
 		var o remotewrite.Outcome
-		switch v &^ verdictNewest {
+		switch s.verdicts[i] &^ verdictNewest {
 		case verdictNone:
-			continue
 		case verdictWhole:
-			o = w.Add(&s.msg, i)
+			if i >= run {
+				run = s.wholeUntil(i)
+			}
+			n, o = w.AddRun(s.msg, i, run)
 		case verdictSplice:
 			x := s.splices[next]
 			next++
-			o = w.AddPoints(&s.msg, i, remotewrite.Splice{Points: s.points[x.from:x.to], Exemplars: x.exemplars})
+			o = w.AddPoints(s.msg, i, remotewrite.Splice{Points: s.points[x.from:x.to], Exemplars: x.exemplars})
 		}
 		if o.Reason != "" {
 			s.res.Kept.Sub(o.Dropped)
 		}
-		for len(ids) < w.Len() {
-			ids = append(ids, s.batch.IDs[i])
+		for more := n - 1; len(ids) < w.Len()-more; {
+			ids = append(ids, s.batch.IDs[i]) // one message may have become several
 		}
+		ids = append(ids, s.batch.IDs[i+1:i+n]...)
+		i += n
 	}
 	return ids
+}
+
+// wholeUntil is the ordinal behind the run of messages that are sent as they stand which
+// message i begins.
+func (s *Splicer) wholeUntil(i int) int {
+	for i++; i < len(s.verdicts) && s.verdicts[i]&^verdictNewest == verdictWhole; i++ {
+	}
+	return i
 }
 
 // tell gives to w the metadata of an RW 1.0 source, unless it was told lately, and reports

@@ -8,12 +8,14 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/sluice-metrics/sluice/internal/remotewrite"
 	"github.com/sluice-metrics/sluice/internal/series"
+	"github.com/sluice-metrics/sluice/internal/thinning"
 	"github.com/sluice-metrics/sluice/sampler"
 )
 
@@ -172,6 +174,16 @@ func anyWorld(t *rapid.T, repeats bool) *world {
 	})
 }
 
+// leave leaves a batch opened on the shelf, as its receiver does.
+func leave(t require.TestingT, shelf *remotewrite.Shelf, b *series.Batch) {
+	require.Nil(t, shelf.Take(b)) // somebody asks
+	o := shelf.New()
+	plain, err := s2.Decode(o.Room(b.Decoded), b.Body)
+	require.NoError(t, err)
+	require.NoError(t, o.Message.Index(b.Version, plain, 7))
+	require.True(t, shelf.Leave(b, o))
+}
+
 // What is sent is what a Sampler says, sample for sample and message for message.
 func TestSplicer_SendsWhatTheSamplerSays(t *testing.T) {
 	var total series.Counts
@@ -181,8 +193,11 @@ func TestSplicer_SendsWhatTheSamplerSays(t *testing.T) {
 		modulus := rapid.SampledFrom([]int{0, 2, 5}).Draw(t, "modulus")
 		batches := w.batches(40)
 		at := steps(t, len(batches))
-		splicer, smp := newSplicer(t, config)
+		smp, describer := newSampler(t, config)
+		shelf := remotewrite.NewShelf(math.MaxInt64)
+		splicer := thinning.NewSplicer(thinning.SplicerOptions{Sampler: smp, Describer: describer, Shelf: shelf})
 		o := newOracle(t, config)
+		opened := rapid.Bool().Draw(t, "opened")
 		for n, b := range batches {
 			if step, ok := at[n]; ok {
 				smp.Set(step)
@@ -191,8 +206,12 @@ func TestSplicer_SendsWhatTheSamplerSays(t *testing.T) {
 			labels, types := labelsOf(t, b)
 			set := takes(b, modulus)
 			want := o.batch(decode(t, b), labels, types, set)
+			if opened {
+				leave(t, shelf, b)
+			}
 			got, err := splicer.Splice(b, set)
 			require.NoError(t, err)
+			require.Nil(t, shelf.Take(b), "what was left with the batch is not used")
 			require.Equal(t, want.taken, got.Taken)
 			require.Equal(t, want.kept, got.Kept)
 			require.Equal(t, want.restored, got.Restored)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-metrics/sluice/exporter"
+	"github.com/sluice-metrics/sluice/internal/remotewrite"
 	"github.com/sluice-metrics/sluice/internal/series"
 	"github.com/sluice-metrics/sluice/journal"
 	"github.com/sluice-metrics/sluice/sampler"
@@ -69,7 +70,9 @@ type Options struct {
 	// backend names no cluster.
 	ReplicaLag func() (seconds float64, known bool)
 	// Memory is the used share of the gateway's memory limit; nil where there is none.
-	Memory  func() (share float64, known bool)
+	Memory func() (share float64, known bool)
+	// Shelf is where the lane's batches are found opened; nil: nowhere.
+	Shelf   *remotewrite.Shelf
 	Metrics *Metrics
 	Logger  *slog.Logger
 	Now     func() time.Time
