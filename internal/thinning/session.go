@@ -237,9 +237,10 @@ func (t *Thinner) resumeSession(e *ledger.Entry, rec *journal.Record) bool {
 	if err == nil {
 		err = s.feed.until(t.running, rec.Start, s.see)
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if s != nil && s.feed != nil {
-		t.closing(s.feed.close())
-		s.feed = nil
+		t.release(s)
 	}
 	if t.running.Err() != nil {
 		return false
@@ -248,8 +249,6 @@ func (t *Thinner) resumeSession(e *ledger.Entry, rec *journal.Record) bool {
 		t.o.Logger.Warn("The state of sampling cannot be had again; it begins anew", "err", err)
 		return false
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	s.until, s.from = e.To, e.From
 	t.enter(s)
 	t.o.Logger.Info("Sampling goes on where it was", "rate", last.Rate)

@@ -397,7 +397,7 @@ func (t *Thinner) over(rec *journal.Record) bool {
 func (t *Thinner) settling() time.Duration { return time.Duration(t.o.Config.BackfillAfter) }
 
 // takeReady returns the session that Run built, if there is one, brought to the reader's
-// place: what was read since. The reader is to hand it to turn.
+// place: what was read since. The reader is to hand it to turn, its feed still open.
 func (t *Thinner) takeReady(rec *journal.Record) *session {
 	t.mu.Lock()
 	s := t.ready
@@ -408,10 +408,10 @@ func (t *Thinner) takeReady(rec *journal.Record) *session {
 	t.ready, t.taking = nil, true
 	t.mu.Unlock()
 	err := s.build(t.running, rec.Start)
-	t.closing(s.feed.close())
 	if err == nil {
 		return s
 	}
+	t.closing(s.feed.close())
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.taking = false
@@ -432,13 +432,12 @@ func (t *Thinner) prepareHere(rec *journal.Record) *session {
 		s.feed, err = t.open(from)
 	}
 	if err == nil {
-		err = s.build(t.running, rec.Start)
+		if err = s.build(t.running, rec.Start); err == nil {
+			return s
+		}
 		t.closing(s.feed.close())
 	}
-	switch {
-	case err == nil:
-		return s
-	case t.running.Err() == nil:
+	if t.running.Err() == nil {
 		t.prepareFailed(err)
 	}
 	return nil
@@ -447,7 +446,7 @@ func (t *Thinner) prepareHere(rec *journal.Record) *session {
 // begin begins a session that stands at the record.
 func (t *Thinner) begin(rec *journal.Record, s *session) {
 	rebuild := s.feed.from
-	s.feed = nil
+	t.release(s)
 	t.reserved = journal.Position{}
 	defer t.retain()
 	if t.steer.wanted >= 1 {
@@ -471,6 +470,13 @@ func (t *Thinner) begin(rec *journal.Record, s *session) {
 	}
 	s.from, s.stepAt, s.stepTime = rec.Start, rec.Start, rec.Batch.Received
 	t.enter(s)
+}
+
+// release ends the use of the ids that s was built from. Forget, which waits for t.mu, finds
+// the session then if it is in force; before, it could miss it.
+func (t *Thinner) release(s *session) {
+	t.closing(s.feed.close())
+	s.feed = nil
 }
 
 func (t *Thinner) enter(s *session) {
