@@ -86,3 +86,34 @@ func TestReload_EndsSamplingOnceItIsCertain(t *testing.T) {
 	require.Zero(t, open())
 	require.Nil(t, thinner())
 }
+
+// A backend whose lane was halted for a reload goes on although the reload is refused, and
+// although its lane could not be started again at first.
+func TestReload_GoesOnWithTheBackendsOfBefore(t *testing.T) {
+	storage := t.TempDir()
+	next := backendsOf(t, sampledBackend)
+	g := running(t, storage, &next)
+	line := (*g.lines.Load())[0]
+	before := line.connected.Load()
+
+	// Neither ledger can be read, so that neither backend can be connected.
+	var broken []string
+	require.NoError(t, os.MkdirAll(ledgerDir(storage), 0o755))
+	for _, backend := range []string{"a", "b"} {
+		file := filepath.Join(ledgerDir(storage), backend+".0000000009.ledger")
+		require.NoError(t, os.WriteFile(file, nil, 0o644))
+		require.NoError(t, os.Truncate(file, 2<<30)) // larger than any ledger
+		broken = append(broken, file)
+	}
+	next = backendsOf(t, plainBackend, anotherBackend)
+	require.ErrorContains(t, g.Reload(), "nor those of before, for now")
+	require.Same(t, line, (*g.lines.Load())[0])
+	require.Same(t, before, line.connected.Load())
+
+	for _, file := range broken {
+		require.NoError(t, os.Remove(file))
+	}
+	require.Eventually(t, func() bool { return line.connected.Load() != before }, 30*time.Second, 10*time.Millisecond)
+	require.NoError(t, g.Reload())
+	require.Len(t, *g.lines.Load(), 2)
+}
