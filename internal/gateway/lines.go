@@ -119,26 +119,18 @@ func (g *Gateway) connect(l *line) error {
 	return nil
 }
 
-// run starts the lane, and starts it again when it fails.
-func (g *Gateway) run(l *line) { g.keep(l, (*connection).run) }
-
-// runAgain is run of a line whose lane could not be started again after it was halted: that
-// is tried until it can be.
-func (g *Gateway) runAgain(l *line) {
-	g.keep(l, func(*connection, context.Context) error { return errHalted })
-}
-
-var errHalted = errors.New("it was halted for a reload, and could not be started again when that was refused")
-
-// keep calls first on the line's connection, which is to last as long as its lane does, and
-// then runs its lane anew whenever it ends, until the line is cancelled.
-func (g *Gateway) keep(l *line, first func(*connection, context.Context) error) {
+// run starts the lane, and starts it again when it fails, until the line is cancelled.
+// halted is why the lane cannot be started as it is connected: then it is connected anew
+// first. Nil: it can.
+func (g *Gateway) run(l *line, halted error) {
 	ctx, cancel := context.WithCancel(g.running)
 	l.cancel, l.done = cancel, make(chan struct{})
 	go func() {
 		defer close(l.done)
-		for run := first; ; run = (*connection).run {
-			err := run(l.connected.Load(), ctx)
+		for err := halted; ; err = nil {
+			if err == nil {
+				err = l.connected.Load().run(ctx)
+			}
 			if ctx.Err() != nil {
 				if err != nil {
 					l.logger.Error("The lane ended with an error; what it could not commit is sent again after a restart", "err", err)
@@ -250,7 +242,7 @@ func (g *Gateway) switchTo(lines, fresh []*line) error {
 		return err
 	}
 	for _, l := range fresh {
-		g.run(l)
+		g.run(l, nil)
 	}
 	return nil
 }
@@ -416,6 +408,8 @@ func sameSampling(a, b *sampler.Resolved) bool {
 	return a.Digest == b.Digest
 }
 
+var errHalted = errors.New("it was halted for a reload, and could not be started again when that was refused")
+
 // fallBack connects the lines of before a failed reload again. Where that fails too, it is
 // tried for each until it succeeds, and an error says so.
 func (g *Gateway) fallBack(p *plan) error {
@@ -429,7 +423,7 @@ func (g *Gateway) fallBack(p *plan) error {
 	if err != nil {
 		err = fmt.Errorf("nor those of before, for now: %w", err)
 		for _, l := range p.halted {
-			g.runAgain(l)
+			g.run(l, errHalted)
 		}
 	}
 	return errors.Join(err, closeBackends(p.opened))

@@ -14,7 +14,7 @@ type Opened struct {
 	Plain   []byte // room for the decompressed request, or that
 	Message Message
 
-	// self is this, for the batch that it goes along with.
+	// self is this, where the batch that it goes along with can point at it.
 	self  series.Companion
 	shelf *Shelf // to which it goes back; nil while it is not lent
 	size  int64  // what it takes of the shelf
@@ -29,8 +29,8 @@ func (o *Opened) Room(n int) []byte {
 // Footprint is the number of bytes that it keeps for its next use.
 func (o *Opened) Footprint() int { return cap(o.Plain) + o.Message.Footprint() }
 
-// Free ends the loan of an Opened that Shelf.Take returned, which must not be used
-// afterwards.
+// Free ends the loan of an Opened: of one that Shelf.Take returned, which must not be used
+// afterwards, or, by its batch, of one that nobody took.
 func (o *Opened) Free() {
 	shelf := o.shelf
 	o.shelf = nil
@@ -39,9 +39,9 @@ func (o *Opened) Free() {
 	shelf.idle.Put(o)
 }
 
-// Shelf is where who has opened a request leaves it to a reader that is about to read the
-// batch that was made of it, and would open it once more. Whether there is such a reader
-// is known from those that came lately. Its methods may be called from several goroutines.
+// Shelf is where the receiver leaves a request that it has opened for a lane that is about
+// to read the batch that was made of it, and would open it once more. Whether there is such
+// a reader is known from those that came lately. Its methods may be called from several goroutines.
 // A nil Shelf lends nothing.
 type Shelf struct {
 	most  int64        // bytes that are lent

@@ -43,9 +43,9 @@ type Batch struct {
 }
 
 // Companion is what goes along with a batch while that is in memory, until somebody takes
-// it. Its methods may be called from several goroutines.
+// it.
 type Companion interface {
-	// Free is called where nobody has taken it and the batch ends.
+	// Free is called once, by any goroutine, where the batch ends and nobody has taken it.
 	Free()
 }
 
@@ -57,7 +57,7 @@ func NewBatch(buf *Buffer) *Batch {
 	return b
 }
 
-// Accompany gives the batch a companion, which it has none of yet.
+// Accompany gives the batch a companion, before anybody else has the batch.
 func (b *Batch) Accompany(c *Companion) { b.companion.Store(c) }
 
 // TakeCompanion returns the companion, which is the caller's from then on; nil when there
