@@ -33,13 +33,15 @@ const replayChange = 0.1
 // compares a sum of many slow counters with a limit sees it.
 const restingPart = 3
 
-// known is one decision on a sample of a known series in the making.
+// known is one decision on a sample of a known series in the making. It is filled field by
+// field, and points at the sample: a struct that is copied right after its fields were
+// written waits for the stores, which took as long as a third of a decision.
 type known struct {
 	s  *Sampler
 	e  *entry
 	u  *unit
 	c  *classState
-	in Sample
+	in *Sample
 	at uint32
 }
 
@@ -77,9 +79,9 @@ func (k *known) frames(out []Sample) []Sample {
 		}
 		return k.send(k.held(out))
 	}
-	key := d.key || k.s.full || c.protected || k.overdue()
+	key := d.is(keyMark) || k.s.full || c.protected || k.overdue()
 	switch {
-	case !key && !d.frame:
+	case !key && !d.is(frameMark):
 		return k.withhold(out, ReasonFrame)
 	case !key && k.elide(d):
 		return k.withhold(out, ReasonElided)
@@ -104,7 +106,7 @@ func (k *known) old(out []Sample) []Sample {
 		k.s.withheld(k.c, ReasonLate)
 		return out
 	}
-	return k.s.keep(out, k.c, k.in)
+	return k.s.keep(out, k.c, *k.in)
 }
 
 // end sends a staleness marker, and before it the sample that it ends.
@@ -118,7 +120,7 @@ func (k *known) end(out []Sample, shed bool) []Sample {
 	if e.flags&live != 0 && !shed {
 		out = k.catchUp(out)
 	}
-	out = k.s.keep(out, k.c, k.in)
+	out = k.s.keep(out, k.c, *k.in)
 	// The times stay: what comes again from before the marker is old.
 	e.renew()
 	e.sentAt, e.lastAt = k.at, k.at
@@ -129,8 +131,8 @@ func (k *known) end(out []Sample, shed bool) []Sample {
 func (k *known) begin(out []Sample, d decision, shed bool) []Sample {
 	wait, reason := shed, ReasonFamily
 	if !wait {
-		spread := k.s.pressure.x > 0 && k.in.Time < k.s.o.SpreadUntil && !d.key
-		wait, reason = spread || k.c.waits && !d.frame, ReasonFrame
+		spread := k.s.pressure.x > 0 && k.in.Time < k.s.o.SpreadUntil && !d.is(keyMark)
+		wait, reason = spread || k.c.waits && !d.is(frameMark), ReasonFrame
 	}
 	if !wait {
 		k.e.sentAt = 0 // nothing of this life
@@ -189,7 +191,7 @@ func (k *known) overdue() bool {
 // elide leaves out a frame that says nothing new, if it can be told later that it did.
 func (k *known) elide(d decision) bool {
 	e := k.e
-	if !d.ringed || e.sent != k.in.Bits || e.flags&absent != 0 {
+	if !d.is(ringMark) || e.sent != k.in.Bits || e.flags&absent != 0 {
 		return false
 	}
 	integral := e.kind.Integral() || k.in.Histogram
@@ -293,7 +295,7 @@ func (k *known) send(out []Sample) []Sample {
 	if k.in.Histogram {
 		k.e.flags |= hist
 	}
-	return k.s.keep(out, k.c, k.in)
+	return k.s.keep(out, k.c, *k.in)
 }
 
 // sent notes that a sample of the series was sent.
@@ -347,9 +349,7 @@ func (s *Sampler) decide(u *unit, at uint32) decision {
 		u.renew()
 	}
 	if at < u.decisions[oldest].at {
-		d := decision{at: at}
-		d.frame, d.key = s.pure(u, at)
-		return d
+		return decision{at: at, marks: s.pure(u, at)}
 	}
 	d := s.judge(u, at)
 	u.decisions[oldest] = u.decisions[0]
@@ -360,34 +360,42 @@ func (s *Sampler) decide(u *unit, at uint32) decision {
 // judge decides anew and notes the frame.
 func (s *Sampler) judge(u *unit, at uint32) decision {
 	s.targets[u.target].observe(at, s.idle)
-	d := decision{at: at}
-	d.frame, d.key = s.pure(u, at)
+	d := decision{at: at, marks: s.pure(u, at)}
 	if s.method == MethodFrames && u.lastKey != 0 && at > u.lastKey {
 		// Scrapes may be lost, and with them the key frame.
 		limit := s.answering(u, s.classes[u.class].keyGap) + s.targets[u.target].cadence.Ms()/2
-		d.key = d.key || int64(at-u.lastKey) >= limit
-		d.frame = d.frame || d.key
+		if int64(at-u.lastKey) >= limit {
+			d.marks |= frameMark | keyMark
+		}
 	}
-	if d.key || u.lastKey == 0 {
+	if d.is(keyMark) || u.lastKey == 0 {
 		u.lastKey = max(u.lastKey, at)
 	}
-	if d.frame {
+	if d.is(frameMark) {
 		u.newest++
 		u.ring[u.newest%ringSize] = at
-		d.number, d.ringed = u.newest, true
+		d.number = u.newest
+		d.marks |= ringMark
 	}
 	return d
 }
 
 // pure asks the Film. While the cadence is not known yet everything is a key frame.
-func (s *Sampler) pure(u *unit, at uint32) (frame, key bool) {
+func (s *Sampler) pure(u *unit, at uint32) (m marks) {
 	t, c := &s.targets[u.target], &s.classes[u.class]
 	cadence := t.cadence.Ms()
 	if cadence == 0 {
-		return true, true
+		return frameMark | keyMark
 	}
 	film := Film{Target: t.key, Cadence: cadence, KeyPeriod: s.answering(u, s.keyPeriod)}
-	return film.Frame(s.base+int64(at), c.weight*c.paced(cadence), s.answering(u, c.keyGap))
+	isFrame, isKey := film.Frame(s.base+int64(at), c.weight*c.paced(cadence), s.answering(u, c.keyGap))
+	if isFrame {
+		m |= frameMark
+	}
+	if isKey {
+		m |= keyMark
+	}
+	return m
 }
 
 // answering is the gap, in ms, or as much of it as the need of the unit leaves. A pressure

@@ -128,7 +128,7 @@ func TestHistogramsAreWholeAtFrames(t *testing.T) {
 				}
 				e := s.entry(x.id)
 				at, _ := s.offset(r.at)
-				if s.decide(&s.units[e.unit-1], at).frame {
+				if s.decide(&s.units[e.unit-1], at).is(frameMark) {
 					require.Equal(t, x.in.Bits, last[x.id])
 				}
 			}

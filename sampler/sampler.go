@@ -291,7 +291,8 @@ func (s *Sampler) Sample(id uint32, in Sample, out []Sample) []Sample {
 	case !ok:
 		return s.keep(out, c, in)
 	case s.method == MethodFrames:
-		k := known{s: s, e: e, u: u, c: c, in: in, at: at}
+		var k known
+		k.s, k.e, k.u, k.c, k.in, k.at = s, e, u, c, &in, at
 		return k.frames(out)
 	case s.method == MethodRandom:
 		e.lastAt = max(e.lastAt, at)
@@ -311,7 +312,7 @@ func (s *Sampler) aligned(e *entry, u *unit, in Sample, out []Sample) []Sample {
 	case uint64(e.place) < c.shed:
 		s.withheld(c, ReasonFamily)
 		return out
-	case !d.frame:
+	case !d.is(frameMark):
 		s.withheld(c, ReasonFrame)
 		return out
 	}

@@ -299,7 +299,7 @@ func TestALostKeyFrameIsMadeUpFor(t *testing.T) {
 		if o.at()-key >= 120_000+2500 {
 			require.NotEmpty(t, out)
 			u := &o.s.units[o.s.entry(only).unit-1]
-			require.True(t, u.decisions[0].key, "for all series of the unit")
+			require.True(t, u.decisions[0].is(keyMark), "for all series of the unit")
 			return
 		}
 	}

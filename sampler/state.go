@@ -82,11 +82,20 @@ type unit struct {
 // decision is what a unit decided for the scrape at a time.
 type decision struct {
 	at     uint32
-	number uint16 // of the frame, where ringed
-	frame  bool
-	key    bool
-	ringed bool // the frame's time is in the ring
+	number uint16 // of the frame, where ringMark is set
+	marks  marks
 }
+
+type marks uint8
+
+const (
+	frameMark marks = 1 << iota
+	keyMark
+	// ringMark: the frame's time is in the ring.
+	ringMark
+)
+
+func (d decision) is(m marks) bool { return d.marks&m != 0 }
 
 // renew makes the unit one that has seen no scrape. Its series have seen none for as long
 // as it has, so that none has a run in its ring.

@@ -291,17 +291,19 @@ func (b *Builder) Add(m *Message, i int) Outcome {
 	return o
 }
 
-// AddRun is Add of series from of m and of those behind it up to to-1 that can be copied
-// together with it, because all of them stand one behind the other and go as they are. It
-// returns how many it has added; o is the Outcome of the first, and the others are written.
-func (b *Builder) AddRun(m *Message, from, to int) (n int, o Outcome) {
-	o = b.Add(m, from)
-	n = 1
-	if !b.source.asIs {
-		return n, o
+// AddRun is Add of series from of m and of those behind it, up to to-1, that can be copied
+// together, because all of them stand one behind the other and go as they are. It returns how
+// many those are; 0 says that the first cannot be copied, and is one for Add.
+func (b *Builder) AddRun(m *Message, from, to int) (n int) {
+	if !b.source.is(m) {
+		b.Begin(m)
 	}
-	start, end := m.Series[from].To, m.Series[from].To
-	for i := from + 1; i < to; i++ {
+	if !b.source.asIs {
+		return 0
+	}
+	start := m.Series[from].From
+	end := start
+	for i := from; i < to; i++ {
 		s := &m.Series[i]
 		if s.From != end || s.Flags&b.rewrite != 0 {
 			break
@@ -311,9 +313,9 @@ func (b *Builder) AddRun(m *Message, from, to int) (n int, o Outcome) {
 		n++
 	}
 	b.body = append(b.body, m.Data[start:end]...)
-	b.series += n - 1
-	b.added += n - 1
-	return n, o
+	b.series += n
+	b.added += n
+	return n
 }
 
 // copy writes a series as it stands.

@@ -409,30 +409,38 @@ func (s *Splicer) write(w *remotewrite.Builder) []series.ID {
 	ids := make([]series.ID, 0, s.messages)
 	next, run := 0, 0 // of the splices; the end of the messages at hand that go as they stand
 	for i := 0; i < len(s.verdicts); {
-		n := 1
-		var o remotewrite.Outcome
 		switch s.verdicts[i] &^ verdictNewest {
 		case verdictNone:
+			i++
+			continue
 		case verdictWhole:
 			if i >= run {
 				run = s.wholeUntil(i)
 			}
-			n, o = w.AddRun(s.msg, i, run)
+			if n := w.AddRun(s.msg, i, run); n > 0 {
+				ids = append(ids, s.batch.IDs[i:i+n]...)
+				i += n
+				continue
+			}
+			s.added(w.Add(s.msg, i))
 		case verdictSplice:
 			x := s.splices[next]
 			next++
-			o = w.AddPoints(s.msg, i, remotewrite.Splice{Points: s.points[x.from:x.to], Exemplars: x.exemplars})
+			s.added(w.AddPoints(s.msg, i, remotewrite.Splice{Points: s.points[x.from:x.to], Exemplars: x.exemplars}))
 		}
-		if o.Reason != "" {
-			s.res.Kept.Sub(o.Dropped)
-		}
-		for more := n - 1; len(ids) < w.Len()-more; {
+		for len(ids) < w.Len() {
 			ids = append(ids, s.batch.IDs[i]) // one message may have become several
 		}
-		ids = append(ids, s.batch.IDs[i+1:i+n]...)
-		i += n
+		i++
 	}
 	return ids
+}
+
+// added takes back what a Builder could not write.
+func (s *Splicer) added(o remotewrite.Outcome) {
+	if o.Reason != "" {
+		s.res.Kept.Sub(o.Dropped)
+	}
 }
 
 // wholeUntil is the ordinal behind the run of messages that are sent as they stand which
