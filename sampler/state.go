@@ -7,7 +7,7 @@ const (
 	// longestRun is how many frames a run of elided ones may span. It is shorter than
 	// the ring, so that the run's times are still there when it ends.
 	longestRun = 28
-	decisions  = 4 // timestamps whose decisions a unit remembers
+	decisions  = 6 // timestamps whose decisions a unit remembers
 )
 
 // entry is what is known of one series. All zero is a series that is not known. Times are
