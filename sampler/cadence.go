@@ -1,7 +1,9 @@
 package sampler
 
 // Cadence finds the distance between the scrapes of a target from their timestamps. The
-// zero Cadence has seen none.
+// zero Cadence has seen none. The first distance is believed: where a scrape was lost just
+// then it is wrong for a single scrape, and each one that a target is given until its
+// distance is known is sent in full.
 type Cadence struct {
 	distances [5]uint32 // the last ones, a ring
 	count     uint8     // how many of them there are
@@ -14,9 +16,7 @@ func (c *Cadence) Add(distance uint32) {
 	c.distances[c.next] = distance
 	c.next = (c.next + 1) % uint8(len(c.distances))
 	c.count = min(c.count+1, uint8(len(c.distances)))
-	if c.count >= 2 {
-		c.ms = roundCadence(c.lowerMedian())
-	}
+	c.ms = roundCadence(c.lowerMedian())
 }
 
 // Ms is the distance in ms, rounded so that jitter does not change it; 0 means that it is

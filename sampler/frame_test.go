@@ -160,7 +160,7 @@ func TestCadence(t *testing.T) {
 		want      int64
 	}{
 		{"nothing", nil, 0},
-		{"one distance is too few", []uint32{5000}, 0},
+		{"the first is believed", []uint32{5000}, 5000},
 		{"the smaller of two", []uint32{9000, 5000}, 5000},
 		{"jitter is rounded off", []uint32{5003, 4998, 5001}, 5000},
 		{"a lost scrape does not matter", []uint32{5000, 5000, 65_000, 5000}, 5000},
