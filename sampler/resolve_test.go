@@ -38,7 +38,7 @@ func TestResolveReadsWhatTheClassesName(t *testing.T) {
 	critical := first.Metrics[ClassCritical]
 	require.Equal(t, 2, critical.Len())
 	for _, line := range []string{
-		"# algorithm 1\n", "# critical: errors_total over 1m0s\n", "# critical: __name__=~\"probe_.*\"\n",
+		"# algorithm 2\n", "# critical: errors_total over 1m0s\n", "# critical: __name__=~\"probe_.*\"\n",
 		"# low: rpc_seconds and its parts\n", "# low: rpc_seconds_bucket\n", "key_frame_min: 30s\n",
 	} {
 		require.Contains(t, string(first.Text), line)
