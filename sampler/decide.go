@@ -35,7 +35,7 @@ const restingPart = 3
 
 // known is one decision on a sample of a known series in the making. It is filled field by
 // field, and points at the sample: a struct that is copied right after its fields were
-// written waits for the stores, which took as long as a third of a decision.
+// written waits for the stores, which was nearly half of a decision (BenchmarkSample).
 type known struct {
 	s  *Sampler
 	e  *entry

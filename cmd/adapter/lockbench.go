@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -46,10 +45,6 @@ func lockbenchCommand(app *kingpin.Application) (cmd *kingpin.CmdClause, run fun
 	return cmd, reported("lockbench", f.compare)
 }
 
-// benchGCPercent makes collections of garbage about as rare as a gateway's: the heap of this
-// command is a hundredth of a gateway's, and with Go's default it would measure its own pauses.
-const benchGCPercent = 1000
-
 func (f *lockbenchFlags) compare(ctx context.Context, stdout, stderr io.Writer) error {
 	if f.acquisitions < 1 || f.contenders < 1 {
 		return fmt.Errorf("%w: --acquisitions and --contenders must be 1 or more", errUsage)
@@ -60,9 +55,6 @@ func (f *lockbenchFlags) compare(ctx context.Context, stdout, stderr io.Writer) 
 	subjects, err := f.subjects()
 	if err != nil {
 		return err
-	}
-	if os.Getenv("GOGC") == "" {
-		defer debug.SetGCPercent(debug.SetGCPercent(benchGCPercent))
 	}
 	report, err := lockbench.Run(ctx, lockbench.Options{
 		Subjects: subjects, Acquisitions: f.acquisitions, Contenders: f.contenders, TTL: f.ttl,

@@ -422,11 +422,11 @@ func (s *Splicer) write(w *remotewrite.Builder) []series.ID {
 				i += n
 				continue
 			}
-			s.added(w.Add(s.msg, i))
+			s.takeBack(w.Add(s.msg, i))
 		case verdictSplice:
 			x := s.splices[next]
 			next++
-			s.added(w.AddPoints(s.msg, i, remotewrite.Splice{Points: s.points[x.from:x.to], Exemplars: x.exemplars}))
+			s.takeBack(w.AddPoints(s.msg, i, remotewrite.Splice{Points: s.points[x.from:x.to], Exemplars: x.exemplars}))
 		}
 		for len(ids) < w.Len() {
 			ids = append(ids, s.batch.IDs[i]) // one message may have become several
@@ -436,8 +436,8 @@ func (s *Splicer) write(w *remotewrite.Builder) []series.ID {
 	return ids
 }
 
-// added takes back what a Builder could not write.
-func (s *Splicer) added(o remotewrite.Outcome) {
+// takeBack takes out of Kept what a Builder could not write after all.
+func (s *Splicer) takeBack(o remotewrite.Outcome) {
 	if o.Reason != "" {
 		s.res.Kept.Sub(o.Dropped)
 	}

@@ -43,7 +43,7 @@ func TestLeaderLost(t *testing.T) {
 			least := left
 			for time.Since(start) < 4*time.Second && l.Err() == nil {
 				least = min(least, time.Until(l.Deadline()))
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // the least is looked for: a deadline tells nobody that it moved
 			}
 			election := <-writes
 			survived = l.Err() == nil
