@@ -15,7 +15,7 @@ import (
 
 // algorithm is the version of how decisions are made. It is raised whenever the same samples
 // and steps give another output than before, so that what was withheld by another version
-// is not looked for with this one.
+// is not looked for with this one (TestDecisionsAreThoseOfTheAlgorithm).
 const algorithm = 2
 
 // Resolved is a configuration with what it names: the metrics that the rules and

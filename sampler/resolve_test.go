@@ -1,9 +1,13 @@
 package sampler
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -109,4 +113,30 @@ func TestDashboardsReadThroughRecordingRules(t *testing.T) {
 	require.Equal(t, ClassLow, class)
 	require.Equal(t, "dashboard "+dir+"/shop.json, Traffic, through job:rate5m", why)
 	require.Zero(t, r.Describer.Describe(labelsOf("requests_total"), 0).Need, "ranges count for alerts")
+}
+
+// What was withheld is looked for with the decisions of then, and these are told apart by the
+// algorithm's number. Where this fails, decisions have changed: raise algorithm, and put down
+// what it says here.
+func TestDecisionsAreThoseOfTheAlgorithm(t *testing.T) {
+	sum := sha256.New()
+	for seed := range uint64(20) {
+		for _, change := range []func(*Options){nil, shed, func(o *Options) { o.OutOfOrder = true }} {
+			w := newWorld(seed)
+			film := w.film(900)
+			s := w.sampler(t, change)
+			steps := []Step{{0.5, 0.6}, {0.1, 1.5}, {1, 0}, {0.05, 3}, {0.01, 4.5}}
+			out := run(s, film, func(i int) {
+				if i%50 == 0 {
+					s.Set(steps[i/50%len(steps)])
+				}
+			})
+			for _, id := range slices.Sorted(maps.Keys(out)) {
+				for _, o := range out[id] {
+					fmt.Fprintln(sum, id, o.Time, o.Bits, o.Histogram)
+				}
+			}
+		}
+	}
+	require.Equal(t, "2 2a5be5bb550283ad", fmt.Sprintf("%d %x", algorithm, sum.Sum(nil)[:8]))
 }
