@@ -326,6 +326,7 @@ var notShown = map[string]string{
 	"remote_write_sampling_floor_bound":    "remote_write_sampling_kept_ratio",
 	"remote_write_sampling_mode":           "remote_write_sampling_rate",
 	"remote_write_backfill_active":         "remote_write_backfill_samples_total",
+	"remote_write_sampler_batches_total":   "remote_write_sampler_series", // what the sampler costs
 	"replica_lag_unknown":                  "replica_lag_seconds",
 }
 

@@ -61,6 +61,7 @@ func TestSampling_LoanIsGivenBack(t *testing.T) {
 			load.Stop(t, 10*time.Second)
 			t.Log(load.RequireDelivered(t, sink, time.Minute, testutil.CheckOptions{OutOfOrder: true}))
 			require.Positive(t, value(t, s, "remote_write_backfill_samples_total", "backend", "main"))
+			require.Positive(t, value(t, s, "remote_write_sampler_batches_total", "opened", "receiver"), "a lane that has caught up does not open them again")
 			for _, kind := range testutil.Kinds() {
 				require.Zero(t, sink.Arrivals().Repeated(kind), kind)
 			}

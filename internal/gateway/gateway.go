@@ -59,8 +59,10 @@ type Options struct {
 // deadLetterBound is the size at which a file of dead letters is put aside.
 const deadLetterBound = 16 << 20
 
-// mostLent bounds the requests, opened, that wait for the readers of lanes.
-const mostLent = 8 << 20
+// mostLent bounds the requests, opened, that wait for the readers of lanes. It is room for a
+// dozen of two thousand series with many labels: half of it was too little for what eight
+// senders bring at once.
+const mostLent = 16 << 20
 
 // Gateway is one running Sluice.
 type Gateway struct {

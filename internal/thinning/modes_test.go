@@ -345,6 +345,8 @@ func TestMetrics(t *testing.T) {
 		require.Equal(t, v.Kept, s.metric("remote_write_sampling_kept_ratio"))
 		require.Equal(t, float64(v.Debt.Samples), s.metric("remote_write_debt_samples"))
 		require.Positive(t, s.metric("remote_write_sampler_series"))
+		require.Positive(t, s.metric("remote_write_sampler_batches_total", "lane"), "nobody opens them before")
+		require.Zero(t, s.metric("remote_write_sampler_batches_total", "receiver"))
 		require.Positive(t, s.metric("remote_write_backpressure_events_total"))
 		require.Equal(t, 1.0, s.metric("remote_write_sampling_mode", "active"))
 	})

@@ -60,6 +60,8 @@ type Result struct {
 	// MinTime and MaxTime, in Unix ms, span the samples withheld; MaxTime is below
 	// MinTime when there are none.
 	MinTime, MaxTime int64
+	// Found: the batch was found opened on the Shelf.
+	Found bool
 	// Lost counts histograms that the Sampler asked to restore and whose encoding was not
 	// there. They stay withheld.
 	Lost uint64
@@ -143,7 +145,7 @@ func (s *Splicer) decide(b *series.Batch, set series.Set) error {
 	if err := s.open(b); err != nil {
 		return err
 	}
-	s.res = Result{MinTime: math.MaxInt64, MaxTime: math.MinInt64, Origins: s.res.Origins[:0]}
+	s.res = Result{MinTime: math.MaxInt64, MaxTime: math.MinInt64, Origins: s.res.Origins[:0], Found: s.lent != nil}
 	s.verdicts = cleared(s.verdicts, len(b.IDs))
 	s.splices, s.points = s.splices[:0], s.points[:0]
 	s.messages = 0

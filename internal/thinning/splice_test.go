@@ -212,6 +212,7 @@ func TestSplicer_SendsWhatTheSamplerSays(t *testing.T) {
 			got, err := splicer.Splice(b, set)
 			require.NoError(t, err)
 			require.Nil(t, shelf.Take(b), "what was left with the batch is not used")
+			require.Equal(t, opened, got.Found)
 			require.Equal(t, want.taken, got.Taken)
 			require.Equal(t, want.kept, got.Kept)
 			require.Equal(t, want.restored, got.Restored)

@@ -237,7 +237,7 @@ func (t *Thinner) thin(rec *journal.Record, take series.Set) (exporter.Thinned, 
 	s := t.session
 	if t.shadow {
 		r, err := s.splicer.Observe(rec.Batch, take)
-		s.note(rec, &r)
+		t.account(rec, &r)
 		if err != nil {
 			t.o.Logger.Debug("A journal record cannot be read for what would be withheld of it", "position", rec.Start, "err", err)
 		}
@@ -248,7 +248,7 @@ func (t *Thinner) thin(rec *journal.Record, take series.Set) (exporter.Thinned, 
 	if err != nil {
 		return exporter.Thinned{}, err
 	}
-	s.note(rec, &r)
+	t.account(rec, &r)
 	t.keptNow()
 	out := exporter.Thinned{Batch: r.Batch, Withheld: r.Withheld, Restored: r.Restored}
 	if r.Batch != nil {
@@ -268,11 +268,12 @@ func (t *Thinner) thin(rec *journal.Record, take series.Set) (exporter.Thinned, 
 	return out, nil
 }
 
-// note notes what became of a record.
-func (s *session) note(rec *journal.Record, r *Result) {
+// account notes what became of a record.
+func (t *Thinner) account(rec *journal.Record, r *Result) {
+	t.o.Metrics.read(t.o.Backend, r.Found)
 	sent := r.Kept
 	sent.Add(r.Restored)
-	s.lately.add(rec.Batch.Received, r.Taken, sent)
+	t.session.lately.add(rec.Batch.Received, r.Taken, sent)
 }
 
 // decided returns the gap in which the record is, and nil where it is in none. Where it
