@@ -196,6 +196,29 @@ func TestBackendGoneForAMinute(t *testing.T) {
 	})
 }
 
+// A lock that is acquired while the engine closes is given back, by a call that is bounded
+// as any other.
+func TestCloseOvertakesAnAcquisition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := locktest.NewFaulty(local.New(nil))
+		e := lock.New(store, lock.EngineOptions{Instance: "one"})
+		acquire(t, e, lock.Options{TTL: 10 * time.Second})
+		store.Set(locktest.Stall, locktest.Release)
+		store.Delay(locktest.Grant, 500*time.Millisecond)
+		overtaken := make(chan error, 1)
+		go func() {
+			_, err := e.Acquire(background, "another", lock.Options{TTL: 10 * time.Second})
+			overtaken <- err
+		}()
+		synctest.Wait()
+		start := time.Now()
+		require.Error(t, e.Close()) // the first lock is not given back either
+		require.ErrorIs(t, <-overtaken, lock.ErrClosed)
+		require.Equal(t, time.Second, time.Since(start))
+		require.Greater(t, store.Calls(locktest.Release), 1)
+	})
+}
+
 func TestOptions(t *testing.T) {
 	p := newPair(t, lock.EngineOptions{})
 	for _, test := range []struct {

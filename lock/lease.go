@@ -46,7 +46,7 @@ func (e *Engine) hold(ctx context.Context, g Grant, o Options) (*lease, error) {
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if !e.keep(l) {
 		l.cancel(ErrClosed)
-		return nil, errors.Join(ErrClosed, e.store.Release(context.WithoutCancel(ctx), g))
+		return nil, errors.Join(ErrClosed, e.releaseOnce(context.WithoutCancel(ctx), g))
 	}
 	e.logger.Info("Acquired a lock", "lock", g.Name, "kind", l.labels.kind, "token", g.Token, "ttl", g.Granted)
 	return l, nil

@@ -48,7 +48,7 @@ type asked struct {
 }
 
 // readGroups asks for what only can be asked when the groups are known. A stream that does
-// not exist has no groups. It reports whether the account may ask.
+// not exist has no groups, nor has a key that holds something else. It reports whether the account may ask.
 func (p *Prober) readGroups(ctx context.Context, streams []found) (list []probe.StreamGroup, allowed bool, err error) {
 	pipe := p.client.Pipeline()
 	clock := pipe.Time(ctx)
@@ -59,7 +59,7 @@ func (p *Prober) readGroups(ctx context.Context, streams []found) (list []probe.
 		switch err := errors.Join(infoErr, groupsErr); {
 		case redis.IsPermissionError(err):
 			return nil, false, nil
-		case redis.HasErrorPrefix(err, "no such key"):
+		case redis.HasErrorPrefix(err, "no such key"), redis.HasErrorPrefix(err, "WRONGTYPE"):
 			continue
 		case err != nil:
 			return nil, false, fmt.Errorf("read the stream %q: %w", s.key, err)

@@ -162,6 +162,14 @@ func TestLeastPrivilege(t *testing.T) {
 	require.Equal(t, probe.Some(uint64(1)), r.StreamGroups[0].Entries)
 	require.True(t, r.StreamGroups[0].Lag.Known)
 
+	server.Do(t, "SET", "text", "no stream")
+	p := newProber(t, server.Addr, redis.Stream{Key: "text"}, redis.Stream{Key: "s"})
+	defer p.Close()
+	r, err = once(t, p)
+	require.NoError(t, err)
+	require.Equal(t, probe.RolePrimary, r.Role)
+	require.Len(t, r.StreamGroups, 1, "a key of another type costs its own groups only")
+
 	r, err = as("weak")
 	require.NoError(t, err)
 	require.Equal(t, map[string]bool{"replication": true, "streams": false}, r.Privileged)
