@@ -145,6 +145,25 @@ func TestResumedSessionIsTheSame(t *testing.T) {
 	})
 }
 
+// Where nothing is given back, the journal keeps what a session that may be gone on with was
+// built from, and no more: what was decided anew could bring samples out of order.
+func TestSessionIsResumedWithoutBackfill(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		fixed := func(c *sampler.Config) { c.BaseRate, c.MinRate = 0.5, 0.5 }
+		s := newStation(t, vfs.NewMem(), stationOptions{disk: smallSegments, config: fixed})
+		defer func() { s.stop() }()
+		l := newLoad(41, false)
+		l.feed(s, 8*time.Minute)
+		s.kill()
+		l.feed(s, 2*time.Minute)
+		require.Equal(t, 1, s.log.lines("Sampling goes on where it was"))
+		kept := s.journal.Tail().Segment - s.journal.Oldest().Segment
+		l.feed(s, 20*time.Minute)
+		require.Less(t, s.journal.Tail().Segment-s.journal.Oldest().Segment, kept)
+		s.check(l)
+	})
+}
+
 // stepsOf are the steps of an entry.
 func stepsOf(s *station, entry int) (list []string) {
 	for _, x := range s.ledger.Entries()[entry].Steps {

@@ -572,7 +572,12 @@ func Owner(backend string) string { return "ledger of " + backend }
 // held.
 func (t *Thinner) retain() {
 	none := journal.Position{}
-	from, _ := t.o.Ledger.Needed() // zero: nothing
+	from, ok := t.o.Ledger.Needed()
+	if !ok {
+		// Nothing is given back. What was sent and not committed must be decided again as it
+		// was, or what was withheld of it would come behind newer samples of its series.
+		from, _ = t.o.Ledger.Resumable(t.o.Now().Add(-resumeOver).UnixMilli())
+	}
 	if from == none || t.reserved != none && t.reserved.Before(from) {
 		from = t.reserved
 	}

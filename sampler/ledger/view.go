@@ -121,6 +121,19 @@ func (l *Ledger) Needed() (from journal.Position, ok bool) {
 	return l.state.needed()
 }
 
+// Resumable is from where on the journal is needed to go on with the open session as it
+// was, after a restart, if it began after a time (Unix ms). ok is false when there is none.
+func (l *Ledger) Resumable(after int64) (from journal.Position, ok bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, e := range l.state.entries {
+		if e.isOpen() && len(e.Steps) > 0 && int64(e.Steps[0].Time) > after {
+			return e.Rebuild, true
+		}
+	}
+	return from, false
+}
+
 func (s *state) needed() (from journal.Position, ok bool) {
 	for _, e := range s.entries {
 		if !e.history && (!ok || e.Rebuild.Before(from)) {
