@@ -38,6 +38,8 @@ type OpenOptions struct {
 	Dir string
 	// Instance is what the gateway calls itself to backends.
 	Instance string
+	// Process names the process of the gateway; see remotewrite.ProcessHeader.
+	Process string
 	// Metadata is what is known of metric families.
 	Metadata *remotewrite.MetadataCache
 	Logger   *slog.Logger

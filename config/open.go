@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"path/filepath"
 
 	"github.com/sluice-metrics/sluice/exporter"
@@ -15,6 +16,7 @@ func openRemoteWrite(c *remotewritebackend.Config, name string, o OpenOptions) (
 		Config:     *c,
 		Name:       name,
 		Instance:   o.Instance,
+		Process:    o.Process,
 		Metadata:   o.Metadata,
 		Logger:     o.Logger,
 		Registerer: o.Registerer,
@@ -29,11 +31,17 @@ func tsdbLane(*tsdb.Config) exporter.LaneConfig {
 	return lane
 }
 
+// storeDir is the directory of the store of a backend; dir is that of stores without a path
+// of their own.
+func storeDir(c *tsdb.Config, name, dir string) string {
+	return cmp.Or(c.Path, filepath.Join(dir, name))
+}
+
 func openTSDB(c *tsdb.Config, name string, o OpenOptions) (exporter.Backend, error) {
 	options := tsdb.Options{
 		Config:     *c,
 		Name:       name,
-		Dir:        filepath.Join(o.Dir, name),
+		Dir:        storeDir(c, name, o.Dir),
 		Logger:     o.Logger,
 		Registerer: o.Registerer,
 	}

@@ -252,3 +252,25 @@ func TestPortInUse(t *testing.T) {
 	require.Contains(t, s.Log(), sink.Address())
 	require.Contains(t, s.Log(), "--web.listen-address")
 }
+
+// A backend whose URL leads back to the gateway is refused what it sends, loudly: nothing goes in
+// a circle.
+func TestBackendIsTheGatewayItself(t *testing.T) {
+	t.Parallel()
+	sink := testutil.StartSink(t, testutil.SinkOptions{Accept: []testutil.Protocol{testutil.RW1}})
+	other := backend{name: "main", url: sink.URL(), extra: "protocol: rw1"}
+	s := testutil.StartSluice(t, testutil.SluiceOptions{Config: configText("", other)})
+	s.Configure(t, configText("", other, backend{name: "self", url: s.WriteURL(), extra: "protocol: rw1"}))
+	status, body := s.Reload(t)
+	require.Equal(t, http.StatusOK, status, body)
+	load := testutil.StartLoad(t, steadyLoad(s))
+	testutil.Await(t, 10*time.Second, "the gateway says so", func() string {
+		if !strings.Contains(s.Log(), "leads back to it") {
+			return "not in the log yet"
+		}
+		return ""
+	})
+	load.Stop(t, 10*time.Second)
+	t.Log(load.RequireDelivered(t, sink, 10*time.Second, testutil.CheckOptions{}))
+	require.Zero(t, s.Metrics(t).Get("sluice_delivered_total", "backend", "self"))
+}

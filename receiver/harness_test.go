@@ -130,7 +130,7 @@ func newGate(t testing.TB, change ...func(*setup)) *gate {
 	})
 	g.clock.Store(startMs)
 	g.senders = receiver.NewSenders(func() time.Time { return time.UnixMilli(g.clock.Load()) })
-	g.handler = receiver.NewHandler(receiver.Options{Config: s.receiver, Ingester: g.ingester, Senders: g.senders, Metrics: m, Logger: logger, Now: now})
+	g.handler = receiver.NewHandler(receiver.Options{Process: "this", Config: s.receiver, Ingester: g.ingester, Senders: g.senders, Metrics: m, Logger: logger, Now: now})
 	mux := http.NewServeMux()
 	for _, p := range receiver.Paths {
 		mux.Handle(p, g.handler)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sluice-metrics/sluice/internal/remotewrite"
 )
 
 func oneV1() *prompb.WriteRequest {
@@ -203,4 +205,16 @@ func TestH3_V2UnderTheNameOfV1(t *testing.T) {
 		require.Contains(t, a.text, "not a prometheus.WriteRequest")
 		require.Empty(t, g.kept())
 	}
+}
+
+// What the gateway sent itself is refused; what others of its kind send is taken.
+func TestRefusesItsOwnRequests(t *testing.T) {
+	g := newGate(t)
+	for process, status := range map[string]int{"this": 508, "another": 204, "": 204} {
+		r := g.request(typeV1, packV1(t, oneV1()))
+		r.Header.Set(remotewrite.ProcessHeader, process)
+		a := g.do(r)
+		require.Equal(t, status, a.status, a.text)
+	}
+	require.Len(t, g.kept(), 2)
 }

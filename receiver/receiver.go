@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/sluice-metrics/sluice/internal/remotewrite"
 	"github.com/sluice-metrics/sluice/internal/series"
 )
 
@@ -50,6 +51,9 @@ const maxAnswer = 1 << 10
 type Options struct {
 	Config   Config
 	Ingester *Ingester
+	// Process is what the requests of this gateway's own backends have in
+	// remotewrite.ProcessHeader: they are refused. Empty: nothing is.
+	Process string
 	// Senders is told who sends what; nil: nobody asks.
 	Senders *Senders
 	Metrics *Metrics
@@ -100,6 +104,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.version = v
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "snappy") {
 		a.fail(http.StatusUnsupportedMediaType, "Content-Encoding must be snappy (block format)")
+		return
+	}
+	if h.o.Process != "" && r.Header.Get(remotewrite.ProcessHeader) == h.o.Process {
+		a.fail(http.StatusLoopDetected, "the request comes from this gateway itself: the URL of one of its backends leads back to it")
 		return
 	}
 	buf, leave, err := h.admit(rc, r)

@@ -31,6 +31,8 @@ type Options struct {
 	// Instance is what the gateway calls itself to the backend where no client
 	// certificate names it.
 	Instance string
+	// Process is sent along with each request, in remotewrite.ProcessHeader; empty: nothing.
+	Process string
 
 	// Metadata is asked for the metadata of series that came by remote write 1.0 and go
 	// out by 2.0. Nil: they go without.
@@ -47,6 +49,7 @@ type Options struct {
 // goroutine of its own and keeps connections open until Close.
 type Backend struct {
 	config   Config
+	process  string
 	identity string
 	now      func() time.Time
 	client   *http.Client
@@ -75,7 +78,7 @@ func New(o Options) (*Backend, error) {
 	if err := o.Config.Validate(); err != nil {
 		return nil, fmt.Errorf("remote_write backend %q: %w", o.Name, err)
 	}
-	b := &Backend{config: o.Config, now: o.Now}
+	b := &Backend{config: o.Config, process: o.Process, now: o.Now}
 	if b.now == nil {
 		b.now = time.Now
 	}
@@ -154,6 +157,9 @@ func (b *Backend) header(v series.Version) http.Header {
 	}
 	h.Set("Content-Encoding", "snappy")
 	h.Set("User-Agent", UserAgent())
+	if b.process != "" {
+		h.Set(remotewrite.ProcessHeader, b.process)
+	}
 	h.Set("Content-Type", "application/x-protobuf")
 	h.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
 	if v == series.V2 {

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -91,6 +92,8 @@ type Gateway struct {
 	page  *page
 	site  *web.Site
 	ready readiness
+	// process is the word by which this gateway knows what it sent itself.
+	process string
 
 	reloading sync.Mutex // held by Reload and by start and stop
 	config    *config.Config
@@ -112,6 +115,7 @@ func New(o Options) (*Gateway, error) {
 		orphans:  map[string]time.Time{},
 		decided:  map[string][]decided{},
 		taps:     newTaps(),
+		process:  cryptorand.Text(),
 		shelf:    remotewrite.NewShelf(mostLent),
 		table:    series.NewTable(o.Config.Series.Max),
 		metadata: remotewrite.NewMetadataCache(remotewrite.MetadataCacheOptions{}),
@@ -166,6 +170,7 @@ func New(o Options) (*Gateway, error) {
 	})
 	g.senders = receiver.NewSenders(o.Now)
 	g.receiver = receiver.NewHandler(receiver.Options{
+		Process:  g.process,
 		Config:   o.Config.Receiver,
 		Ingester: g.ingester,
 		Senders:  g.senders,

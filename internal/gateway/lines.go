@@ -61,6 +61,7 @@ func (g *Gateway) open(c *config.Backend) (*line, error) {
 	b, err := c.Open(config.OpenOptions{
 		Dir:        g.o.StoragePath,
 		Instance:   g.address(),
+		Process:    g.process,
 		Metadata:   g.metadata,
 		Logger:     g.o.Logger,
 		Registerer: l.registry,
