@@ -189,7 +189,7 @@ func (c *cluster) covered(replica string, upTo int64) (cl *claim, done bool, err
 	case c.failing && now.Before(until):
 	case c.failing && !c.mayRepeat(now):
 		return nil, true, fmt.Errorf("samples of HA cluster %q cannot be appended here, and another gateway may take over: %w", c.name, ErrLater)
-	case now.Sub(c.wroteAt) > c.refreshEvery():
+	case now.Sub(c.wroteAt) > c.t.refreshEvery():
 		return nil, false, nil
 	}
 	return &claim{cluster: c, replica: replica, after: c.record.After, until: until}, true, nil

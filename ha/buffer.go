@@ -19,6 +19,8 @@ type entry struct {
 	received time.Time
 	// taken is set while the entry is being appended: it is not dropped to make room.
 	taken bool
+	// at is the entry's place in the buffer; nil when it is not in one.
+	at *list.Element
 }
 
 // member is a replica of a cluster.
@@ -44,7 +46,7 @@ type buffer struct {
 func (b *buffer) push(e *entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.entries.PushBack(e)
+	e.at = b.entries.PushBack(e)
 	b.bytes += e.size()
 	b.count[e.key]++
 	for at := b.entries.Front(); at != nil && b.bytes > b.limit; {
@@ -61,6 +63,7 @@ func (b *buffer) push(e *entry) {
 // drop removes an entry for a reason; "" is that it was appended.
 func (b *buffer) drop(at *list.Element, reason Reason) {
 	e := b.entries.Remove(at).(*entry)
+	e.at = nil
 	b.bytes -= e.size()
 	if b.count[e.key]--; b.count[e.key] == 0 {
 		delete(b.count, e.key)
@@ -104,7 +107,13 @@ func (b *buffer) leave(e *entry) {
 
 // remove takes an entry out for a reason; "" is that it was appended.
 func (b *buffer) remove(e *entry, reason Reason) {
-	b.sweep(func(o *entry) (Reason, bool) { return reason, o == e })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e.at == nil {
+		return
+	}
+	b.drop(e.at, reason)
+	b.metrics.bytes.Set(float64(b.bytes))
 }
 
 // sweep takes out the entries that judge says, for its reasons.

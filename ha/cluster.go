@@ -34,6 +34,10 @@ type cluster struct {
 	// failing is set while the elected replica's samples cannot be appended: then the
 	// record is not to say that they were received.
 	failing bool
+	// unreadable is set while the record is not one that can be decoded.
+	unreadable bool
+	// missed is how many looks in a row did not get the exchange. The look alone uses it.
+	missed int
 	// unsaved is set while the record lacks what was accepted without the store.
 	unsaved  bool
 	replicas map[string]*replica
@@ -76,8 +80,8 @@ func (r *replica) interval() time.Duration {
 }
 
 // refreshEvery is the age at which a confirmation by the store is not relied upon any more.
-func (c *cluster) refreshEvery() time.Duration {
-	return min(time.Second, time.Duration(c.t.o.Config.FailoverTimeout)/6)
+func (t *Tracker) refreshEvery() time.Duration {
+	return min(time.Second, time.Duration(t.o.Config.FailoverTimeout)/6)
 }
 
 // patience is how long the elected replica may be silent. c.mu is held.
@@ -142,6 +146,13 @@ func (c *cluster) at() uint64 {
 	return c.revision
 }
 
+// lookedAt is when the record was last read or written.
+func (c *cluster) lookedAt() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.looked
+}
+
 // learn takes over what was read.
 func (c *cluster) learn(r Record, revision uint64) {
 	c.mu.Lock()
@@ -152,7 +163,7 @@ func (c *cluster) learn(r Record, revision uint64) {
 		c.revision, c.looked = 0, now
 		return
 	}
-	unseen := now.Sub(c.looked) > storeTimeout+3*c.t.tick()
+	unseen := now.Sub(c.looked) > storeTimeout+3*c.t.tick()+c.t.spread()
 	if !c.known || unseen || r.Replica != c.record.Replica || r.ReceivedAt != c.record.ReceivedAt || r.Accepted != c.record.Accepted {
 		// Silence counts only while it was listened to: after an outage of the store the
 		// elected replica's gateway needs time to write down what it accepted.
@@ -164,6 +175,16 @@ func (c *cluster) learn(r Record, revision uint64) {
 			"cluster", c.name, "accepted_here", c.record.Replica, "elected", r.Replica)
 	}
 	c.take(r, revision, now)
+}
+
+// cannotDecode notes why the record says nothing.
+func (c *cluster) cannotDecode(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.unreadable {
+		c.t.o.Logger.Warn("The record of an HA cluster cannot be read; no replica of it can be elected", "cluster", c.name, "record", recordName(c.name), "err", err)
+	}
+	c.unreadable = true
 }
 
 // wrote takes over what was written.
@@ -192,7 +213,7 @@ func (c *cluster) take(r Record, revision uint64, now time.Time) {
 		c.t.metrics.show(c.name, c.record, r)
 		c.mark = max(c.mark, r.Accepted)
 	}
-	c.record, c.revision, c.known, c.looked = r, revision, true, now
+	c.record, c.revision, c.known, c.looked, c.unreadable = r, revision, true, now, false
 	c.handOverHeld()
 }
 
@@ -231,7 +252,7 @@ func (c *cluster) next(now time.Time) Record {
 // mayRepeat reports whether others had the time to take over from a gateway that could not
 // append; where none did, it may claim its replica again. c.mu is held.
 func (c *cluster) mayRepeat(now time.Time) bool {
-	return now.Sub(c.wroteAt) > 3*c.agreedPatience()/2
+	return now.Sub(c.wroteAt) > 3*c.agreedPatience()/2+c.t.spread()
 }
 
 // first is the record of a cluster that has none, for its first replica. c.mu is held.
@@ -252,14 +273,44 @@ func (c *cluster) hold(ctx context.Context) error {
 	}
 }
 
+// tryHold locks the exchange if nobody has it.
+func (c *cluster) tryHold() bool {
+	select {
+	case c.exchange <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// insist waits for the exchange after some looks that did not get it: requests that queue for
+// it are not to keep a cluster from failing over, nor to hold up the look at all others.
+func (c *cluster) insist(ctx context.Context) bool {
+	if c.missed++; c.missed < missedLooks {
+		return false
+	}
+	limited, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return c.hold(limited) == nil
+}
+
 func (c *cluster) release() { <-c.exchange }
 
-// refresh reads the record, and writes down what it lacks.
-func (t *Tracker) refresh(ctx context.Context, c *cluster) error {
-	if err := c.hold(ctx); err != nil {
+// visit does for a cluster what is done at each look.
+func (t *Tracker) visit(ctx context.Context, c *cluster) error {
+	if !c.tryHold() && !c.insist(ctx) {
+		return nil // requests read or write the record
+	}
+	c.missed = 0
+	defer c.release()
+	if err := t.refresh(ctx, c); err != nil {
 		return err
 	}
-	defer c.release()
+	return t.failOver(ctx, c)
+}
+
+// refresh reads the record, and writes down what it lacks. The caller holds the exchange.
+func (t *Tracker) refresh(ctx context.Context, c *cluster) error {
 	if err := t.read(ctx, c); err != nil {
 		return err
 	}
@@ -273,12 +324,9 @@ func (t *Tracker) refresh(ctx context.Context, c *cluster) error {
 	return err
 }
 
-// failOver elects another replica if the elected one has been silent for long.
+// failOver elects another replica if the elected one has been silent for long. The caller
+// holds the exchange.
 func (t *Tracker) failOver(ctx context.Context, c *cluster) error {
-	if err := c.hold(ctx); err != nil {
-		return err
-	}
-	defer c.release()
 	c.mu.Lock()
 	next, due := c.candidate(t.o.Now())
 	c.mu.Unlock()
@@ -293,7 +341,8 @@ func (t *Tracker) failOver(ctx context.Context, c *cluster) error {
 // time. c.mu is held.
 func (c *cluster) candidate(now time.Time) (next Record, due bool) {
 	patience := c.agreedPatience()
-	if c.record.Replica == "" || now.Sub(c.seen) < patience {
+	// As long as may have passed unseen between two reads does not count as silence.
+	if c.record.Replica == "" || now.Sub(c.seen) < patience+c.t.spread() {
 		return next, false
 	}
 	var best string
@@ -323,7 +372,7 @@ type need struct {
 func (c *cluster) need(now time.Time) need {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return need{mark: c.mark, since: now.Add(-2*c.agreedPatience() - 2*c.interval()), handover: c.handover}
+	return need{mark: c.mark, since: now.Add(-2*c.agreedPatience() - 2*c.interval() - c.t.spread()), handover: c.handover}
 }
 
 // outdated says whether, and why, a held entry is not needed any more.

@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,6 +46,10 @@ type Tracker struct {
 	metrics *metrics
 	buffer  *buffer
 	wake    chan struct{} // that a handover is to be begun
+	// round is about how long it takes to read all records, in ns: the longest of late.
+	round atomic.Int64
+	// slowSaid is when the log last had it that a round takes long. Run alone uses it.
+	slowSaid time.Time
 
 	mu       sync.Mutex
 	clusters map[string]*cluster
@@ -71,6 +77,13 @@ const (
 	storeTimeout = time.Second
 	// idleAfter is when a cluster that nothing was received of is forgotten.
 	idleAfter = time.Hour
+	// parallelReads is how many records are read at the same time. More would wait for the
+	// connections of a small pool, and that wait counts for storeTimeout.
+	parallelReads = 8
+	// missedLooks is how many looks in a row pass a cluster by whose exchange is in use.
+	missedLooks = 3
+	// noticeEvery is the least time between two lines of the log that say the same.
+	noticeEvery = 10 * time.Minute
 )
 
 // tick is the time between two looks at the records.
@@ -108,15 +121,12 @@ func (t *Tracker) Run(ctx context.Context) {
 
 // look is what is done at each tick.
 func (t *Tracker) look(ctx context.Context) {
-	for _, c := range t.list() {
-		if err := t.refresh(ctx, c); err != nil {
-			break // the others would only wait for the same store
-		}
-		if err := t.failOver(ctx, c); err != nil {
-			break
-		}
-	}
+	began := t.o.Now()
+	complete := t.readAll(ctx)
 	now := t.o.Now()
+	if complete {
+		t.took(now.Sub(began), now)
+	}
 	// Asked before the sweep, which holds the buffer: elsewhere a cluster is locked first.
 	needs := map[string]need{}
 	for _, c := range t.list() {
@@ -138,6 +148,55 @@ func (t *Tracker) look(ctx context.Context) {
 		}
 	}
 }
+
+// readAll reads the records, some at a time, and elects where it is due. It ends early, and
+// returns false, when the store does not answer: the others would only wait for the same.
+func (t *Tracker) readAll(ctx context.Context) (complete bool) {
+	list := t.list()
+	looked := make(map[*cluster]time.Time, len(list))
+	for _, c := range list {
+		looked[c] = c.lookedAt()
+	}
+	// The oldest go first, so that each has its turn though rounds end early.
+	slices.SortFunc(list, func(a, b *cluster) int { return looked[a].Compare(looked[b]) })
+	todo := make(chan *cluster, len(list))
+	for _, c := range list {
+		todo <- c
+	}
+	close(todo)
+	var failed atomic.Bool
+	var readers sync.WaitGroup
+	for range min(parallelReads, len(list)) {
+		readers.Go(func() {
+			for c := range todo {
+				if failed.Load() {
+					return
+				}
+				if err := t.visit(ctx, c); err != nil && !errors.Is(err, errUnreadable) {
+					failed.Store(true)
+				}
+			}
+		})
+	}
+	readers.Wait()
+	return !failed.Load()
+}
+
+// took takes down how long a round took in which the store answered. Longer ones are
+// forgotten slowly, because not all take the same.
+func (t *Tracker) took(d time.Duration, now time.Time) {
+	t.round.Store(max(int64(d), t.round.Load()*7/8))
+	limit := t.refreshEvery()
+	if d <= limit || !t.slowSaid.IsZero() && now.Sub(t.slowSaid) < noticeEvery {
+		return
+	}
+	t.slowSaid = now
+	t.o.Logger.Warn("Reading the records of all HA clusters takes long; failovers take longer by twice that", "took", d, "expected_at_most", limit)
+}
+
+// spread is what the rounds' length may add to the time between two reads of a record: its
+// turn may come early in one round and late in the next.
+func (t *Tracker) spread() time.Duration { return 2 * time.Duration(t.round.Load()) }
 
 func (t *Tracker) list() []*cluster {
 	t.mu.Lock()
@@ -198,18 +257,24 @@ func (t *Tracker) asked(ctx context.Context, err error) {
 // errUnavailable is why nothing is known of a record at present.
 var errUnavailable = errors.New("the store of HA elections does not answer")
 
+// errUnreadable is why nothing is known of one record, of a store that answers.
+var errUnreadable = errors.New("the store of HA elections has something else in the place of a record")
+
 // read reads a cluster's record. The caller holds the cluster's exchange.
 func (t *Tracker) read(ctx context.Context, c *cluster) error {
 	limited, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	value, revision, err := t.o.Store.ReadRecord(limited, recordName(c.name))
-	var r Record
-	if err == nil && revision != 0 {
-		r, err = decodeRecord(value)
-	}
 	t.asked(ctx, err)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
+	}
+	var r Record
+	if revision != 0 {
+		if r, err = decodeRecord(value); err != nil {
+			c.cannotDecode(err)
+			return fmt.Errorf("%w: %w", errUnreadable, err)
+		}
 	}
 	c.learn(r, revision)
 	return nil

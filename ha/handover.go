@@ -154,7 +154,7 @@ func (t *Tracker) confirm(ctx context.Context, c *cluster, replica string, upTo 
 	defer c.release()
 	c.mu.Lock()
 	c.want = max(c.want, upTo)
-	fresh := c.record.Replica == replica && upTo <= c.record.Accepted && t.o.Now().Sub(c.wroteAt) < c.refreshEvery()
+	fresh := c.record.Replica == replica && upTo <= c.record.Accepted && t.o.Now().Sub(c.wroteAt) < c.t.refreshEvery()
 	next := c.next(t.o.Now())
 	c.mu.Unlock()
 	if fresh {
