@@ -9,11 +9,14 @@ package config
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/prometheus/common/model"
 
+	"github.com/sluice-metrics/sluice/exporter/tsdb"
 	"github.com/sluice-metrics/sluice/ha"
 	"github.com/sluice-metrics/sluice/internal/fielderror"
 	"github.com/sluice-metrics/sluice/internal/strictyaml"
@@ -208,6 +211,7 @@ func (c *Config) Validate() error {
 			continue
 		}
 		first[b.Name] = i
+		errs = append(errs, c.validateStore(i))
 		if from := b.LagFrom; from != nil {
 			if _, ok := clusters[from.Cluster]; !ok {
 				errs = append(errs, fielderror.Errorf(path+".lag_from.cluster", "no cluster is named %q; see clusters", from.Cluster))
@@ -215,6 +219,38 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// ownDirectories are those that the gateway itself has below the storage path.
+func ownDirectories() []string { return []string{"journal", "ledger", "dead-letters"} }
+
+// validateStore reports a backend whose store would be in a directory of the gateway or of a
+// backend before it.
+func (c *Config) validateStore(i int) error {
+	b, path := &c.Backends[i], fmt.Sprintf("backends[%d]", i)
+	store, ok := b.KindConfig().(*tsdb.Config)
+	switch {
+	case !ok:
+		return nil
+	case store.Path == "" && slices.Contains(ownDirectories(), b.Name):
+		return fielderror.Errorf(path+".name", "the store of the backend %q would be in the gateway's own directory %q below the storage path; name the backend otherwise, or give it a tsdb.path", b.Name, b.Name)
+	case store.Path == "":
+		return nil
+	}
+	for j := range i {
+		before := &c.Backends[j]
+		if o, ok := before.KindConfig().(*tsdb.Config); ok && o.Path != "" && sameDirectory(o.Path, store.Path) {
+			return fielderror.Errorf(path+".tsdb.path", "%q is the directory of the backend %q too; %q needs one of its own", store.Path, before.Name, b.Name)
+		}
+	}
+	return nil
+}
+
+// sameDirectory reports whether two paths from the working directory name one directory.
+func sameDirectory(a, b string) bool {
+	x, errA := filepath.Abs(a)
+	y, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && x == y
 }
 
 // String is the configuration in force as a file, with all defaults filled in and

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/sluice-metrics/sluice/exporter"
+	"github.com/sluice-metrics/sluice/exporter/tsdb"
 )
 
 // Finding is one step on the way to a backend.
@@ -21,8 +22,8 @@ type Inspection struct {
 }
 
 // Inspect talks to all backends at the same time, and returns what it found of each in the
-// order of the file. It opens no store: of those it looks whether their directory below
-// dir can be written. It takes as long as ctx or the backends' timeouts allow.
+// order of the file. It opens no store: of those it looks whether their directory, below
+// dir where they have no path of their own, can be written. It takes as long as ctx or the backends' timeouts allow.
 func (c *Config) Inspect(ctx context.Context, dir string) []Inspection {
 	list := make([]Inspection, len(c.Backends))
 	var wg sync.WaitGroup
@@ -34,8 +35,8 @@ func (c *Config) Inspect(ctx context.Context, dir string) []Inspection {
 }
 
 func (b *Backend) inspect(ctx context.Context, dir string) []Finding {
-	if b.Kind() == kindTSDB {
-		return []Finding{writable(filepath.Join(dir, b.Name))}
+	if c, ok := b.KindConfig().(*tsdb.Config); ok {
+		return []Finding{writable(storeDir(c, b.Name, dir))}
 	}
 	opened, err := b.Open(OpenOptions{Dir: dir, Instance: "check", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"go.yaml.in/yaml/v4"
+
 	"github.com/sluice-metrics/sluice/internal/fielderror"
 	"github.com/sluice-metrics/sluice/internal/strictyaml"
 	"github.com/sluice-metrics/sluice/sampler"
@@ -51,7 +53,7 @@ func Check(path string) (report string, ok bool) {
 		}
 		report += fmt.Sprintf("  %s: %s, takes %s\n", b.Name, b.Kind(), takes)
 	}
-	for _, warning := range c.samplingWarnings() {
+	for _, warning := range append(c.samplingWarnings(), c.Warnings()...) {
 		report += "warning: " + warning + "\n"
 	}
 	return report, true
@@ -75,6 +77,66 @@ func (c *Config) samplingWarnings() []string {
 		}
 	}
 	return warnings
+}
+
+// Warnings tell what a start does with a valid configuration that is hardly meant. The rules
+// and dashboards that cannot be read are not among them: a gateway tells them itself.
+func (c *Config) Warnings() []string {
+	var warnings []string
+	for i := range c.Backends {
+		b := &c.Backends[i]
+		s := c.Sampling(b)
+		if s == nil {
+			continue
+		}
+		if s.Backfill && b.OutOfOrderWindow() == 0 {
+			warnings = append(warnings, fmt.Sprintf("backend %s: nothing is ever given back to it: adaptive_sampling.backfill is true, but %s.out_of_order_time_window is 0s; set that to how far behind the backend takes samples", b.Name, b.Kind()))
+		}
+		for _, warning := range RuleWarnings(s) {
+			warning = "adaptive_sampling: " + warning
+			if !slices.Contains(warnings, warning) { // most backends share one section
+				warnings = append(warnings, warning)
+			}
+		}
+	}
+	return warnings
+}
+
+// RuleWarnings name the files of from_rules that can be read but have no list groups, and so
+// no rules: they are no rule files of Prometheus.
+func RuleWarnings(s *sampler.Config) []string {
+	var warnings []string
+	for i := range s.Classes {
+		from := s.Classes[i].FromRules
+		if from == nil {
+			continue
+		}
+		for _, glob := range from.Files {
+			// What cannot be found or read is told by sampler.Resolve.
+			files, _ := filepath.Glob(glob)
+			for _, file := range files {
+				warning := fmt.Sprintf("%s has no list groups at the top, as rule files of Prometheus have: no rules are taken from it", file)
+				if withoutGroups(file) && !slices.Contains(warnings, warning) {
+					warnings = append(warnings, warning)
+				}
+			}
+		}
+	}
+	return warnings
+}
+
+// withoutGroups reports whether a file is YAML without the key groups at the top.
+func withoutGroups(file string) bool {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return false
+	}
+	var top map[string]any
+	if err := yaml.Unmarshal(text, &top); err != nil {
+		return false
+	}
+	_, ok := top["groups"]
+	return !ok
 }
 
 func count(n int, noun string) string {

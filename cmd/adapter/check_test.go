@@ -56,8 +56,14 @@ FAIL  main  auth   denied: status 401; see basic_auth, authorization, oauth2, he
 ok    own   store  `+filepath.Join(dir, "data", "own")+` will be made
 `, out)
 
+	elsewhere := filepath.Join(dir, "elsewhere")
+	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, "backends: [{name: own, tsdb: {path: %q}}]", elsewhere), 0o600))
+	code, out, errs := sluice(t, "check", "--probe", "--config.file="+path, "--storage.path="+filepath.Join(dir, "data"))
+	require.Zero(t, code, errs)
+	require.Contains(t, out, "ok    own  store  "+elsewhere+" will be made\n")
+
 	require.NoError(t, os.WriteFile(path, []byte("backends: [{name: main}]"), 0o600))
-	code, _, errs := sluice(t, "check", "--probe", "--config.file="+path)
+	code, _, errs = sluice(t, "check", "--probe", "--config.file="+path)
 	require.Equal(t, exitError, code)
 	require.Contains(t, errs, "no destination")
 }

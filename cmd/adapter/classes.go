@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -58,7 +59,7 @@ func (f *classesFlags) classify(ctx context.Context, stdout, stderr io.Writer) e
 	classes := fidelity.NewClasses(resolved.Describer)
 	classes.All = f.all
 	// A gateway goes without rules that it cannot use, and so do its classes.
-	classes.Warnings = append(sampler.Problems(err), sampler.Warnings(c, resolved.Metrics, f.cadence)...)
+	classes.Warnings = append(append(sampler.Problems(err), config.RuleWarnings(&c)...), sampler.Warnings(c, resolved.Metrics, f.cadence)...)
 	for _, text := range f.series {
 		if err := classes.AddSeries(text); err != nil {
 			return fmt.Errorf("%w: %w", errUsage, err)
@@ -99,6 +100,14 @@ func (f *classesFlags) sampling() (sampler.Config, error) {
 	}
 	if len(f.rules) == 0 {
 		return c, nil
+	}
+	for _, name := range f.rules {
+		if files, _ := filepath.Glob(name); len(files) > 0 {
+			continue
+		}
+		if _, err := os.Stat(name); err != nil {
+			return c, fmt.Errorf("--rules: %w", err)
+		}
 	}
 	c.Classes = append([]sampler.Class(nil), c.Classes...)
 	for i := range c.Classes {

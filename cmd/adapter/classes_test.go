@@ -84,12 +84,14 @@ func TestClassesOfACapture(t *testing.T) {
 func TestClassesOfRulesThatCannotBeRead(t *testing.T) {
 	rules := filepath.Join(t.TempDir(), "rules.yml")
 	require.NoError(t, os.WriteFile(rules, []byte("groups: [{name: a, rules: [{alert: A, expr: 'up =='}, {alert: B, expr: 'good > 1'}]}]"), 0o600))
-	code, out, errs := classes(t, "", "--rules", rules, "--rules", rules+".none", "good", "other")
+	other := rules + ".other"
+	require.NoError(t, os.WriteFile(other, []byte("rules: [{alert: C, expr: 'other > 1'}]"), 0o600))
+	code, out, errs := classes(t, "", "--rules", rules, "--rules", other, "good", "other")
 	require.Equal(t, exitOK, code, errs)
 	require.Regexp(t, `critical +\{__name__="good"\} +alert B in`, out)
 	require.Regexp(t, `normal +\{__name__="other"\}`, out)
 	require.Contains(t, errs, "sluice: classes: warning: read "+rules+": alert A of group a: parse query")
-	require.Contains(t, errs, "rules.yml.none: no such file or directory")
+	require.Contains(t, errs, "sluice: classes: warning: "+other+" has no list groups at the top")
 }
 
 func TestClassesOfAConfiguration(t *testing.T) {
@@ -134,6 +136,7 @@ func TestClassesRefusals(t *testing.T) {
 		"nothing to tell":        {"", nil, exitUsage, "which series?"},
 		"no series":              {"", []string{"up{"}, exitUsage, "is no series such as"},
 		"no capture":             {"", []string{"--capture", damaged + "x"}, exitError, "--capture: open"},
+		"no rules":               {"", []string{"--rules", damaged + ".yml", "up"}, exitError, "--rules: stat "},
 		"damaged capture":        {"", []string{"--capture", damaged}, exitError, "damaged capture"},
 		"no configuration":       {damaged + ".yaml", []string{"up"}, exitError, "damaged.rw.yaml"},
 		"backend without a file": {"", []string{"--backend", "a", "up"}, exitUsage, "--backend needs --config.file"},

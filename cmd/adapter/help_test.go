@@ -80,3 +80,21 @@ func TestHelpOfACommandThatIsNone(t *testing.T) {
 	require.Equal(t, exitUsage, run([]string{"help", "nonsense"}, &stdout, &stderr))
 	require.Contains(t, stderr.String(), `"nonsense"`)
 }
+
+// An empty value, as of a variable that is not set, is not the same as no flag.
+func TestFlagsGivenButEmpty(t *testing.T) {
+	t.Chdir(t.TempDir()) // where a gateway that starts after all keeps its data
+	for _, args := range [][]string{
+		{"--config.file="},
+		{"--config.file", ""},
+		{"run", "--web.config.file="},
+		{"--web.listen-address="},
+		{"--storage.path="},
+		{"check", "--config.file= "},
+	} {
+		code, out, errs := sluice(t, append(args, "--log.level=error")...)
+		require.Equal(t, exitUsage, code, "%q: %s", args, errs)
+		require.Empty(t, out)
+		require.Regexp(t, `^sluice: --(config\.file|web\.config\.file|web\.listen-address|storage\.path) is given, but empty; `, errs)
+	}
+}

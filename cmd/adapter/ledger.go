@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"text/tabwriter"
@@ -23,6 +24,7 @@ import (
 type ledgerFlags struct {
 	*flags
 	address string
+	asked   bool // --address is on the command line
 	backend string
 	from    string
 	to      string
@@ -38,7 +40,7 @@ const maxLedger = 64 << 20
 func ledgerCommand(app *kingpin.Application, all *flags) (cmd *kingpin.CmdClause, run func(stdout, stderr io.Writer) int) {
 	f := &ledgerFlags{flags: all}
 	cmd = app.Command("ledger", "Tell what backends lack of the samples between two times, and what becomes of it. Asks a running gateway or, with --storage.path, reads its files.")
-	cmd.Flag("address", "URL of the gateway.").Default("http://127.0.0.1:9201").StringVar(&f.address)
+	cmd.Flag("address", "URL of the gateway.").Default("http://127.0.0.1:9201").IsSetByUser(&f.asked).StringVar(&f.address)
 	cmd.Flag("backend", "Name of the backend. Default: all.").StringVar(&f.backend)
 	cmd.Flag("from", "Time of the oldest samples: RFC 3339, Unix seconds, or how long ago, such as 2h.").Default("24h").StringVar(&f.from)
 	cmd.Flag("to", "Time of the newest samples, likewise. Default: now.").Default("0s").StringVar(&f.to)
@@ -47,6 +49,9 @@ func ledgerCommand(app *kingpin.Application, all *flags) (cmd *kingpin.CmdClause
 }
 
 func (f *ledgerFlags) tell(ctx context.Context, stdout io.Writer) error {
+	if f.storageGiven && f.asked {
+		return fmt.Errorf("%w: --storage.path reads files and --address asks a gateway; give one of them", errUsage)
+	}
 	now := time.Now()
 	from, err := timeAgo("--from", f.from, now)
 	if err != nil {
@@ -61,7 +66,7 @@ func (f *ledgerFlags) tell(ctx context.Context, stdout io.Writer) error {
 	}
 	var accounts []gateway.Account
 	if f.storageGiven {
-		accounts, err = gateway.ReadAccounts(f.storagePath, f.backend, from, to)
+		accounts, err = f.read(from, to)
 	} else {
 		accounts, err = f.ask(ctx, from, to)
 	}
@@ -73,7 +78,24 @@ func (f *ledgerFlags) tell(ctx context.Context, stdout io.Writer) error {
 		e.SetIndent("", "  ")
 		return e.Encode(ledgerAnswer{accounts})
 	}
+	if len(accounts) == 0 {
+		_, err := fmt.Fprintln(stdout, "nothing was ever withheld from any backend")
+		return err
+	}
 	return writeAccounts(stdout, accounts)
+}
+
+// read reads the files below the storage path.
+func (f *ledgerFlags) read(from, to time.Time) ([]gateway.Account, error) {
+	// A directory without ledgers is one of a gateway that withheld nothing.
+	info, err := os.Stat(f.storagePath)
+	if err != nil {
+		return nil, fmt.Errorf("--storage.path: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("--storage.path: %s is not a directory", f.storagePath)
+	}
+	return gateway.ReadAccounts(f.storagePath, f.backend, from, to)
 }
 
 // timeAgo reads a time, which may be a duration before now.

@@ -115,6 +115,8 @@ func TestLedgerErrors(t *testing.T) {
 		{"answer without end", []string{"--address=" + endless(t)}, exitError, "has more than 64 MiB"},
 		{"backend", []string{"--address=" + unknown, "--backend=x"}, exitError, `no backend is named "x"`},
 		{"something else answers", []string{"--address=" + garbled}, exitError, "does not answer like a Sluice"},
+		{"no directory", []string{"--storage.path=" + filepath.Join(t.TempDir(), "nope")}, exitError, "--storage.path: stat "},
+		{"files and gateway", []string{"--storage.path=" + t.TempDir(), "--address=http://127.0.0.1:1"}, exitUsage, "give one of them"},
 		{"files of another", []string{"--storage.path=" + t.TempDir(), "--backend=x"}, exitError, `nothing was ever withheld from a backend named "x"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,6 +126,16 @@ func TestLedgerErrors(t *testing.T) {
 			require.Empty(t, out.String())
 		})
 	}
+}
+
+func TestLedgerOfNothingSaysSo(t *testing.T) {
+	storage := t.TempDir()
+	code, out, errs := sluice(t, "ledger", "--storage.path="+storage)
+	require.Zero(t, code, errs)
+	require.Equal(t, "nothing was ever withheld from any backend\n", out)
+	code, out, errs = sluice(t, "ledger", "--storage.path="+storage, "--format=json")
+	require.Zero(t, code, errs)
+	require.JSONEq(t, `{"backends": []}`, out)
 }
 
 func TestLedgerReadsFiles(t *testing.T) {

@@ -64,7 +64,19 @@ func (f *lockbenchFlags) compare(ctx context.Context, stdout, stderr io.Writer) 
 	if err != nil {
 		return err
 	}
-	return report.Write(stdout, lockbench.Format(f.format))
+	if err := report.Write(stdout, lockbench.Format(f.format)); err != nil {
+		return err
+	}
+	var failed []string
+	for _, r := range report.Results {
+		if r.Error != "" {
+			failed = append(failed, r.Name)
+		}
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("%s could not be measured; the reasons are above", strings.Join(failed, ", "))
+	}
+	return nil
 }
 
 // subjects are what the flags ask to compare.

@@ -26,6 +26,7 @@ func TestLockbenchCommand(t *testing.T) {
 		"file is wrong":              {[]string{"--config", wrong}, exitError, "", "wrong.yaml:1:10: leases[0]: 0 kinds"},
 		"no file":                    {[]string{"--config", file + "x"}, exitError, "", "--config: open"},
 		"file and flag":              {[]string{"--config", file, "--redis", "h:1"}, exitUsage, "", "cannot stand beside it"},
+		"unreachable":                {[]string{"--redis", "127.0.0.1:1", "--acquisitions", "20", "--ttl", "300ms"}, exitError, "local", "redis could not be measured"},
 		"kind without server":        {[]string{"--kind", "etcd"}, exitUsage, "", `no server was named for the kind "etcd"`},
 		"address":                    {[]string{"--redis", "h"}, exitUsage, "", `"h" is not host:port`},
 		"two redis":                  {[]string{"--redis", "h:1,h:2"}, exitUsage, "", "list 3 or more independent Redis"},

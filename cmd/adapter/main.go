@@ -68,6 +68,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "sluice: %v%s; try --help\n", err, suggestion(app, args))
 		return exitUsage
 	}
+	if name := emptyFlag(app, args); name != "" {
+		fmt.Fprintf(stderr, "sluice: --%s is given, but empty; give it a value, or leave it out for the default; try --help\n", name)
+		return exitUsage
+	}
 	return commands[cmd](stdout, stderr)
 }
 
@@ -186,17 +190,36 @@ func suggestion(app *kingpin.Application, args []string) string {
 	return ""
 }
 
+// emptyFlag names a flag of the program that is given without a value, as a variable that is
+// not set makes it: empty would stand for the built-in configuration, or for no authentication.
+func emptyFlag(app *kingpin.Application, args []string) string {
+	context, err := app.ParseContext(args)
+	if err != nil {
+		return "" // told when they were parsed for good
+	}
+	for _, e := range context.Elements {
+		f, ok := e.Clause.(*kingpin.FlagClause)
+		if !ok || e.Value == nil || strings.TrimSpace(*e.Value) != "" {
+			continue
+		}
+		if name := f.Model().Name; app.GetFlag(name) == f {
+			return name
+		}
+	}
+	return ""
+}
+
 // helps reports whether the command "help" was asked about nothing or about a command.
 func helps(app *kingpin.Application, args []string) bool {
 	i := slices.Index(args, helpCommand)
 	return i < 0 || i+1 == len(args) || strings.HasPrefix(args[i+1], "-") || app.GetCommand(args[i+1]) != nil
 }
 
-// inForce lists the flags of the program as they would be given.
+// inForce lists the flags of the program that have a value, as they would be given.
 func inForce(app *kingpin.Application) []string {
 	var list []string
 	for _, f := range app.Model().Flags {
-		if !strings.HasPrefix(f.Name, "help") && f.Name != "version" && !strings.HasPrefix(f.Name, "completion-") {
+		if f.Value.String() != "" && !strings.HasPrefix(f.Name, "help") && f.Name != "version" && !strings.HasPrefix(f.Name, "completion-") {
 			list = append(list, fmt.Sprintf("--%s=%s", f.Name, f.Value))
 		}
 	}
@@ -235,6 +258,7 @@ func serveGateway(f flags, list []string) error {
 	if err != nil {
 		return err
 	}
+	warn(logger, c)
 	if err := toolkit.Validate(f.webConfigFile); err != nil {
 		return fmt.Errorf("--web.config.file: %w", err)
 	}
@@ -245,7 +269,7 @@ func serveGateway(f flags, list []string) error {
 	logger.Info("Starting Sluice", "version", version.Info(), "config", describe(f.configFile), "sha256", digestOf(f.configFile), "listen", listener.Addr(), "data", f.storagePath)
 	g, err := gateway.New(gateway.Options{
 		Config:      c,
-		Load:        load,
+		Load:        warning(logger, load),
 		StoragePath: f.storagePath,
 		Listener:    listener,
 		Scheme:      scheme(f.webConfigFile),
@@ -313,6 +337,27 @@ func loadConfig(f flags) (*config.Config, func() (*config.Config, error), error)
 	load := func() (*config.Config, error) { return config.Load(f.configFile) }
 	c, err := load()
 	return c, load, err
+}
+
+// warn logs the warnings about a configuration.
+func warn(logger *slog.Logger, c *config.Config) {
+	for _, text := range c.Warnings() {
+		logger.Warn("The configuration is valid, but hardly meant so", "warning", text)
+	}
+}
+
+// warning is load, which may be nil, with the warnings about what it returns logged.
+func warning(logger *slog.Logger, load func() (*config.Config, error)) func() (*config.Config, error) {
+	if load == nil {
+		return nil
+	}
+	return func() (*config.Config, error) {
+		c, err := load()
+		if err == nil {
+			warn(logger, c)
+		}
+		return c, err
+	}
 }
 
 // digestOf begins what sha256sum says of the file; empty where there is none.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sluice-metrics/sluice/config"
 	"github.com/sluice-metrics/sluice/internal/fidelity"
 	"github.com/sluice-metrics/sluice/internal/incident"
 	"github.com/sluice-metrics/sluice/sampler"
@@ -59,9 +60,15 @@ func (f *replayFlags) replay(ctx context.Context, stdout, stderr io.Writer) erro
 	if err != nil {
 		return err
 	}
+	if err := f.measurable(below, above); err != nil {
+		return err
+	}
 	o, err := f.options(stderr)
 	if err != nil {
 		return err
+	}
+	if _, ok := below[pageFigure]; ok && !slices.ContainsFunc(o.Alerts, func(a fidelity.Alert) bool { return a.Page() }) {
+		return fmt.Errorf("%w: --fail-below: no alert of %s has the severity page, so there is no %s", errUsage, f.rules, pageFigure)
 	}
 	file, err := os.Open(f.capture)
 	if err != nil {
@@ -130,7 +137,7 @@ func (f *replayFlags) sampling(i *incident.Incident, rules []byte, stderr io.Wri
 		return nil, fmt.Errorf("--incident: %w", err)
 	}
 	// A gateway goes without rules that it cannot use, and so does its replay.
-	for _, problem := range sampler.Problems(err) {
+	for _, problem := range append(sampler.Problems(err), config.RuleWarnings(i.Sampling)...) {
 		fmt.Fprintf(stderr, "sluice: replay: warning: adaptive_sampling: %s\n", problem)
 	}
 	m := r.Metrics[sampler.ClassCritical]
@@ -155,6 +162,44 @@ func parseLimits(flag string, list []string) (map[string]float64, error) {
 	return limits, nil
 }
 
+// pageFigure is the figure of the alerts with the severity page.
+const pageFigure = "page_agreement"
+
+// needed are the files that a figure is made from; one made without any of them is that of
+// nothing compared, and so within most limits.
+func (f *replayFlags) needed(figure string) (flags string, given bool) {
+	switch figure {
+	case "alert_agreement", pageFigure, "missed", "false", "delay_mean", "delay_max":
+		return "--rules", f.rules != ""
+	case "p50", "p95", "p99", "missing", "extra", "bad":
+		return "--queries", f.queries != ""
+	case "kept", "bytes":
+		return "--queries or --rules", f.queries+f.rules != ""
+	}
+	return "", true
+}
+
+// measurable reports the limits of figures that this replay does not have.
+func (f *replayFlags) measurable(below, above map[string]float64) error {
+	all, err := (&incident.Report{Fidelity: &incident.Fidelity{}}).Figures()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	check := func(flag string, limits map[string]float64) {
+		for _, name := range slices.Sorted(maps.Keys(limits)) {
+			if _, ok := all[name]; !ok {
+				errs = append(errs, fmt.Errorf("%w: %s: there is no figure %q; there are %s", errUsage, flag, name, strings.Join(slices.Sorted(maps.Keys(all)), ", ")))
+			} else if flags, given := f.needed(name); !given {
+				errs = append(errs, fmt.Errorf("%w: %s: there is no figure %q without %s", errUsage, flag, name, flags))
+			}
+		}
+	}
+	check("--fail-below", below)
+	check("--fail-above", above)
+	return errors.Join(errs...)
+}
+
 // keepsTo reports all figures that are not within their limits.
 func keepsTo(r *incident.Report, below, above map[string]float64) error {
 	figures, err := r.Figures()
@@ -162,19 +207,17 @@ func keepsTo(r *incident.Report, below, above map[string]float64) error {
 		return err
 	}
 	var errs []error
-	check := func(flag string, limits map[string]float64, breaks func(v, limit float64) bool) {
+	check := func(limits map[string]float64, breaks func(v, limit float64) bool) {
 		for _, name := range slices.Sorted(maps.Keys(limits)) {
 			switch v, ok := figures[name]; {
-			case !ok && r.Fidelity == nil:
-				errs = append(errs, fmt.Errorf("%w: %s: there is no figure %q without --queries and --rules; there are %s", errUsage, flag, name, strings.Join(slices.Sorted(maps.Keys(figures)), ", ")))
 			case !ok:
-				errs = append(errs, fmt.Errorf("%w: %s: there is no figure %q; there are %s", errUsage, flag, name, strings.Join(slices.Sorted(maps.Keys(figures)), ", ")))
+				errs = append(errs, fmt.Errorf("%w: the replay made no figure %q", errLimit, name))
 			case breaks(v, limits[name]):
 				errs = append(errs, fmt.Errorf("%w: %s is %v, the limit is %v", errLimit, name, v, limits[name]))
 			}
 		}
 	}
-	check("--fail-below", below, func(v, limit float64) bool { return v < limit })
-	check("--fail-above", above, func(v, limit float64) bool { return v > limit })
+	check(below, func(v, limit float64) bool { return v < limit })
+	check(above, func(v, limit float64) bool { return v > limit })
 	return errors.Join(errs...)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sluice-metrics/sluice/internal/capture"
+	"github.com/sluice-metrics/sluice/internal/incident"
 )
 
 // recording is twenty minutes of one series.
@@ -45,6 +46,8 @@ func TestReplayCommand(t *testing.T) {
 	rules := file("rules.yml", "groups: [{name: a, rules: [{alert: Up, expr: up == 1}]}]")
 	long := file("long.yaml", "duration: 30m\nbackend: {capacity: [{at: 0s, share: 5}]}")
 	unread := file("unread.yaml", "duration: 9m\nbackend: {capacity: [{at: 0s, share: 5}]}\nadaptive_sampling: {classes: [{name: critical, max_gap: 30s, from_rules: {files: [none.yml]}}, {name: low, max_gap: 4m, match: [low]}, {name: normal}]}")
+	file("flat.yml", "rules: [{alert: Up, expr: up == 1}]")
+	flat := file("flat.yaml", "duration: 9m\nbackend: {capacity: [{at: 0s, share: 5}]}\nadaptive_sampling: {classes: [{name: critical, max_gap: 30s, from_rules: {files: [flat.yml]}}, {name: low, max_gap: 4m, match: [low]}, {name: normal}]}")
 	missing := filepath.Join(dir, "missing")
 	tests := map[string]struct {
 		args []string
@@ -56,9 +59,15 @@ func TestReplayCommand(t *testing.T) {
 		"too long":        {[]string{"--capture", load, "--incident", long}, exitOK, "warning: The capture ends 9m56s after the start"},
 		"too long, limit": {[]string{"--capture", load, "--incident", long, "--fail-above", "max_queue_age_seconds=10"}, exitError, "not within its limits: only 596 s of 30m were played"},
 		"rules not read":  {[]string{"--capture", load, "--incident", unread}, exitOK, "warning: adaptive_sampling: read "},
+		"no rule file":    {[]string{"--capture", load, "--incident", flat}, exitOK, "flat.yml has no list groups at the top"},
 		"below":           {[]string{"--capture", load, "--incident", down, "--rules", rules, "--fail-below", "alert_agreement=0.9"}, exitError, "not within its limits: alert_agreement is"},
 		"above":           {[]string{"--capture", load, "--incident", down, "--fail-above", "max_queue_age_seconds=10"}, exitError, "max_queue_age_seconds is 51"},
-		"no figure":       {[]string{"--capture", load, "--incident", calm, "--fail-below", "alert_agreement=0.9"}, exitUsage, "without --queries and --rules"},
+		"no rules":        {[]string{"--capture", missing, "--incident", calm, "--fail-below", "alert_agreement=0.9"}, exitUsage, `--fail-below: there is no figure "alert_agreement" without --rules`},
+		"rules of others": {[]string{"--capture", missing, "--incident", calm, "--queries", missing, "--fail-below", "page_agreement=0.9"}, exitUsage, `"page_agreement" without --rules`},
+		"no pages":        {[]string{"--capture", missing, "--incident", calm, "--rules", rules, "--fail-below", "page_agreement=0.9"}, exitUsage, "has the severity page, so there is no page_agreement"},
+		"no queries":      {[]string{"--capture", missing, "--incident", calm, "--rules", rules, "--fail-above", "bad=0.1"}, exitUsage, `--fail-above: there is no figure "bad" without --queries`},
+		"nothing at all":  {[]string{"--capture", missing, "--incident", calm, "--fail-above", "kept=0.1"}, exitUsage, `"kept" without --queries or --rules`},
+		"no figure":       {[]string{"--capture", missing, "--incident", calm, "--fail-above", "bat=0.1"}, exitUsage, `there is no figure "bat"; there are alert_agreement, bad, `},
 		"no limit":        {[]string{"--capture", load, "--incident", calm, "--fail-below", "alert_agreement"}, exitUsage, `"alert_agreement" is no limit`},
 		"no number":       {[]string{"--capture", load, "--incident", calm, "--fail-above", "bad=NaN"}, exitUsage, `"bad=NaN" is no limit`},
 		"no capture":      {[]string{"--capture", missing, "--incident", calm}, exitError, "--capture: open"},
@@ -83,5 +92,20 @@ func TestReplayCommand(t *testing.T) {
 			require.Contains(t, stderr.String(), test.want)
 			require.Contains(t, stderr.String(), "sluice: replay: ")
 		})
+	}
+}
+
+func TestEveryFigureOfTheComparisonNeedsFiles(t *testing.T) {
+	figures := func(r *incident.Report) map[string]float64 {
+		all, err := r.Figures()
+		require.NoError(t, err)
+		return all
+	}
+	without := figures(&incident.Report{})
+	require.NotEmpty(t, without)
+	for name := range figures(&incident.Report{Fidelity: &incident.Fidelity{}}) {
+		_, free := without[name]
+		_, given := (&replayFlags{}).needed(name)
+		require.Equal(t, free, given, name)
 	}
 }

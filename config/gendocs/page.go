@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -184,6 +185,9 @@ func kindOf(t reflect.Type) string {
 		return "secret"
 	case reflect.TypeFor[commonconfig.URL]():
 		return "URL"
+	}
+	if t.Kind() == reflect.Slice && reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return "text" // read from one, whatever it is made of
 	}
 	switch t.Kind() {
 	case reflect.Pointer:

@@ -52,6 +52,13 @@ func TestReferenceHasEveryKeyAndDefault(t *testing.T) {
 	require.Greater(t, keys, 40)
 }
 
+func TestListInOneTextIsDescribedAsText(t *testing.T) {
+	text, err := page("../..")
+	require.NoError(t, err)
+	require.Contains(t, text, "| `severity` | text | ")
+	require.Contains(t, text, "| `files` | list of texts | ")
+}
+
 func TestLinksOfTheReferenceLeadSomewhere(t *testing.T) {
 	text, err := page("../..")
 	require.NoError(t, err)
