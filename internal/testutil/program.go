@@ -1,11 +1,14 @@
 package testutil
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -45,6 +48,28 @@ func Program(t testing.TB, name string) string {
 func (p *Process) Pause(t testing.TB) {
 	t.Helper()
 	p.Signal(t, syscall.SIGSTOP)
+	require.Eventually(t, func() bool { return stopped(p.cmd.Process.Pid) }, 10*time.Second, time.Millisecond, "%s goes on after SIGSTOP", p.name)
+}
+
+// stopped reports whether all threads of a process stand still: some run on, and answer, for
+// a moment after the signal was sent.
+func stopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false
+	}
+	for _, name := range threads {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // the thread has ended
+		}
+		// The state is behind the command, which is in parentheses and may hold any text.
+		_, state, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ")
+		if !strings.HasPrefix(state, "T") && !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X") {
+			return false
+		}
+	}
+	return true
 }
 
 // Resume lets a paused process run on.

@@ -26,6 +26,8 @@ const (
 	ReasonLedgerFull = "ledger_full"
 	// ReasonNotReturned: it was not found when it was to be given back: exemplars, native
 	// histograms whose encoding was not kept, and what the backend's selectors take no more.
+	// Also the second copy of a sample that its sender sent twice, of which both were withheld: that
+	// one is there.
 	ReasonNotReturned = "not_returned"
 	// ReasonUnknown: the ledger lost its record of what was withheld.
 	ReasonUnknown = "ledger_damaged"
